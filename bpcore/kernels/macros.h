@@ -1,0 +1,21 @@
+/* Portable spellings of what the kernels ask of the compiler. */
+#ifndef BP_MACROS_H
+#define BP_MACROS_H
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define BP_SIMD
+#define BP_SIMD_SUM(...)
+#define BP_RESTRICT __restrict
+#define BP_INLINE static __forceinline
+#else
+#define BP_PRAGMA(text) _Pragma(#text)
+#define BP_SIMD BP_PRAGMA(omp simd)
+#define BP_SIMD_SUM(...) BP_PRAGMA(omp simd reduction(+ : __VA_ARGS__))
+#define BP_RESTRICT __restrict__
+#define BP_INLINE static inline __attribute__((always_inline))
+#endif
+
+#define BP_CAT_(a, b) a##_##b
+#define BP_CAT(a, b) BP_CAT_(a, b)
+
+#endif
