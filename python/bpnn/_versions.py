@@ -1,7 +1,5 @@
 """What is installed and how it was built: `bpnn.show_versions()` prints it for a bug report."""
 
-__version__ = "0.1.0"
-
 
 def versions():
     """A dict of everything that `show_versions` prints, in its order.
@@ -16,6 +14,7 @@ def versions():
     import numpy
 
     from bpcore import gemm, simd, threads
+    from bpnn import __version__
 
     try:
         from bpcore._build import INFO as build
