@@ -5,12 +5,14 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define BP_SIMD
 #define BP_SIMD_SUM(...)
+#define BP_SIMD_MAX(...)
 #define BP_RESTRICT __restrict
 #define BP_INLINE static __forceinline
 #else
 #define BP_PRAGMA(text) _Pragma(#text)
 #define BP_SIMD BP_PRAGMA(omp simd)
 #define BP_SIMD_SUM(...) BP_PRAGMA(omp simd reduction(+ : __VA_ARGS__))
+#define BP_SIMD_MAX(...) BP_PRAGMA(omp simd reduction(max : __VA_ARGS__))
 #define BP_RESTRICT __restrict__
 #define BP_INLINE static inline __attribute__((always_inline))
 #endif
