@@ -60,7 +60,7 @@ docs: .venv/.with-docs
 
 lint: .venv/.lint-tools
 	.venv/bin/ruff check .
-	.venv/bin/cython-lint bpcore
+	PATH="$(CURDIR)/.venv/bin:$$PATH" cython-lint bpcore # it calls pycodestyle by name
 	.venv/bin/mypy
 
 wheel: .venv/.wheel-tools
