@@ -32,11 +32,12 @@ DEBUG = os.environ.get("BPNN_DEBUG", "0") not in ("", "0")
 JOBS = int(os.environ.get("BPNN_JOBS") or os.cpu_count() or 1)
 ONLY = os.environ.get("BPNN_ONLY", "").split()
 
-# `wraparound` stays off in the checked build: a negative index is then caught too, not wrapped.
+# Lists, tuples and arrays are indexed with all checks, always: hot loops run over pointers, which pay nothing for it.
+# The checked build adds what pointers can have: C asserts, checked division and initialisation.
 DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": DEBUG,
-    "wraparound": False,
+    "boundscheck": True,
+    "wraparound": True,
     "cdivision": not DEBUG,
     "initializedcheck": DEBUG,
     "embedsignature": True,

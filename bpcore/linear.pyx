@@ -1,0 +1,314 @@
+"""Affine maps: y = f(x W^T + b), with the activation f applied while the panel of the product is still in the cache.
+
+Sizes: M rows of x, K inputs, N outputs; z = x W^T + b.
+    dz = dy f'(z),  dx = dz W,  dW = dz^T x,  db = sum of the rows of dz
+"""
+cimport cython
+cimport numpy as np
+from numpy cimport ndarray, npy_intp
+
+from bpcore.gemm cimport product
+from bpcore.memory cimport contiguous, empty, empty_like
+from bpcore.simd cimport bp_epilogue, kernels, map_backward_f32, map_backward_f64, map_f32, map_f64
+from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, recordsn, wrap
+from bpcore.threads cimport parallel_for
+
+import numpy
+
+np.import_array()
+
+
+# --- activations ----------------------------------------------------------------------------------------------------------
+
+cdef struct Activation:
+    map_f32 f32
+    map_f64 f64
+    map_backward_f32 d32
+    map_backward_f64 d64
+    bint from_input        # the derivative is computed from z, not from y
+    double cost            # nanoseconds an element
+
+cdef enum:
+    NONE, RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU, N_ACTIVATIONS
+
+cdef Activation activations[N_ACTIVATIONS]
+
+ACTIVATIONS = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU}
+
+
+cdef void fill_activations():
+    f, d = &kernels().f32, &kernels().f64
+    activations[RELU] = Activation(f.relu, d.relu, f.relu_backward, d.relu_backward, False, 0.15)
+    activations[SIGMOID] = Activation(f.sigmoid, d.sigmoid, f.sigmoid_backward, d.sigmoid_backward, False, 1)
+    activations[TANH] = Activation(f.tanh, d.tanh, f.tanh_backward, d.tanh_backward, False, 1)
+    activations[GELU] = Activation(f.gelu, d.gelu, f.gelu_backward, d.gelu_backward, True, 2)
+    activations[GELU_TANH] = Activation(f.gelu_tanh, d.gelu_tanh, f.gelu_tanh_backward, d.gelu_tanh_backward, True, 2)
+    activations[SILU] = Activation(f.silu, d.silu, f.silu_backward, d.silu_backward, True, 1.5)
+
+
+fill_activations()
+
+
+cdef struct Panel:
+    char *y
+    const char *z
+    Py_ssize_t ld
+    int activation
+    bint is_double
+
+
+cdef void activate_panel(void *ctx, Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t col0, Py_ssize_t col1) noexcept nogil:
+    """y = f(z) over a finished block of the product."""
+    cdef Panel *p = <Panel *> ctx
+    cdef Py_ssize_t i, at, n = col1 - col0
+    for i in range(row0, row1):
+        at = i * p.ld + col0
+        if p.is_double:
+            activations[p.activation].f64(<double *> p.y + at, <const double *> p.z + at, n, NULL)
+        else:
+            activations[p.activation].f32(<float *> p.y + at, <const float *> p.z + at, n, NULL)
+
+
+cdef struct Slope:
+    char *dz
+    const char *dy
+    const char *saved
+    int activation
+    bint is_double
+
+
+cdef void slope_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """dz = dy f'(saved)."""
+    cdef Slope *s = <Slope *> ctx
+    if s.is_double:
+        activations[s.activation].d64(<double *> s.dz + begin, <const double *> s.dy + begin,
+                                      <const double *> s.saved + begin, end - begin, NULL)
+    else:
+        activations[s.activation].d32(<float *> s.dz + begin, <const float *> s.dy + begin,
+                                      <const float *> s.saved + begin, end - begin, NULL)
+
+
+# --- sums of rows ---------------------------------------------------------------------------------------------------------
+
+cdef struct Rows:
+    char *out
+    const char *x
+    Py_ssize_t rows, cols
+    bint is_double
+
+
+cdef void sum_rows_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Rows *r = <Rows *> ctx
+    cdef Py_ssize_t first = begin * 16, n = min(end * 16, r.cols) - begin * 16
+    if r.is_double:
+        kernels().f64.sum_rows(<double *> r.out + first, <const double *> r.x + first, r.rows, n, r.cols)
+    else:
+        kernels().f32.sum_rows(<float *> r.out + first, <const float *> r.x + first, r.rows, n, r.cols)
+
+
+cdef ndarray sum_rows(ndarray x):
+    """The sum over axis 0 of a contiguous matrix of a real type: columns are shared out 16 at a time."""
+    cdef npy_intp cols = np.PyArray_DIM(x, 1)
+    cdef ndarray out = empty(1, &cols, np.PyArray_TYPE(x))
+    cdef Rows r = Rows(<char *> np.PyArray_DATA(out), <const char *> np.PyArray_DATA(x), np.PyArray_DIM(x, 0), cols,
+                       np.PyArray_TYPE(x) == np.NPY_DOUBLE)
+    with nogil:
+        parallel_for(sum_rows_range, &r, (cols + 15) // 16, 16 * 0.1 * r.rows)
+    return out
+
+
+# --- linear ---------------------------------------------------------------------------------------------------------------
+
+cdef ndarray matrix(ndarray a):
+    """A contiguous array as a matrix of its last axis."""
+    if np.PyArray_NDIM(a) == 2:
+        return a
+    cdef Py_ssize_t last = np.PyArray_DIM(a, np.PyArray_NDIM(a) - 1)
+    return a.reshape(np.PyArray_SIZE(a) // last if last else <Py_ssize_t> 0, last)
+
+
+cdef ndarray turned(ndarray a):
+    return np.PyArray_Transpose(a, NULL)
+
+
+@cython.final
+cdef class LinearNode(Node):
+    cdef int activation
+
+    cdef object backward(self, object grad):
+        cdef ndarray x, w, saved, dz, dx = None, dw = None, db = None, matrix_dx
+        cdef Slope s
+        cdef npy_intp dims[2]
+        x, w, saved = self.saved
+        cdef ndarray dy = contiguous(grad)
+        if self.activation:
+            dz = empty_like(dy)
+            s = Slope(<char *> np.PyArray_DATA(dz), <const char *> np.PyArray_DATA(dy), <const char *> np.PyArray_DATA(saved),
+                      self.activation, np.PyArray_TYPE(dy) == np.NPY_DOUBLE)
+            with nogil:
+                parallel_for(slope_range, &s, np.PyArray_SIZE(dy), activations[self.activation].cost)
+        else:
+            dz = dy
+        dz = matrix(dz)
+        if self.needs(0):
+            # The shape of x is that of dy but for the last axis.
+            if np.PyArray_NDIM(dy) == 2:
+                dims[0] = np.PyArray_DIM(dy, 0)
+                dims[1] = np.PyArray_DIM(w, 1)
+                dx = matrix_dx = empty(2, dims, np.PyArray_TYPE(dy))
+            else:
+                dims[0] = np.PyArray_DIM(dz, 0)
+                dims[1] = np.PyArray_DIM(w, 1)
+                matrix_dx = empty(2, dims, np.PyArray_TYPE(dy))
+                dx = matrix_dx.reshape((<object> dy).shape[:-1] + (dims[1],))
+            product(matrix_dx, dz, w)
+        if self.needs(1):
+            dims[0] = np.PyArray_DIM(dz, 1)
+            dims[1] = np.PyArray_DIM(x, 1)
+            dw = empty(2, dims, np.PyArray_TYPE(dy))
+            product(dw, turned(dz), x)
+        if len(self.edges) == 3 and self.needs(2):
+            db = sum_rows(dz)
+        return (dx, dw, db) if len(self.edges) == 3 else (dx, dw)
+
+
+cdef void check(Tensor x, Tensor w, Tensor b) except *:
+    cdef int kind = np.PyArray_TYPE(w.array)
+    if kind != np.NPY_FLOAT and kind != np.NPY_DOUBLE:
+        raise TypeError(f"weight: expected float32 or float64, got {w.dtype}")
+    if np.PyArray_TYPE(x.array) != kind:
+        raise RuntimeError(f"input: expected the dtype of weight, {w.dtype}, got {x.dtype}")
+    if np.PyArray_NDIM(w.array) != 2:
+        raise RuntimeError(f"weight: expected shape (out_features, in_features), got {w.shape}")
+    if np.PyArray_NDIM(x.array) == 0 or (
+        np.PyArray_DIM(x.array, np.PyArray_NDIM(x.array) - 1) != np.PyArray_DIM(w.array, 1)
+    ):
+        raise RuntimeError(f"input: expected shape (*, {w.shape[1]}) for a weight of shape {w.shape}, got {x.shape}")
+    if b is not None:
+        if np.PyArray_TYPE(b.array) != kind:
+            raise RuntimeError(f"bias: expected the dtype of weight, {w.dtype}, got {b.dtype}")
+        if np.PyArray_NDIM(b.array) != 1 or np.PyArray_DIM(b.array, 0) != np.PyArray_DIM(w.array, 0):
+            raise RuntimeError(f"bias: expected shape ({w.shape[0]},), got {b.shape}")
+
+
+def linear(input, weight, bias=None, activation=None):
+    """`y = f(x W^T + b)`.
+
+    input x: (*, K); weight W: (N, K), or (K,) for an output without the last axis; bias b: (N,) or None; y: (*, N). All float32 or
+    all float64. `activation` f: None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh" or "silu", computed in the same pass.
+    Raises `RuntimeError` that names the argument whose shape or dtype does not fit, `ValueError` for an unknown activation.
+    """
+    cdef Tensor x = as_tensor(input, "input"), w = as_tensor(weight, "weight")
+    cdef Tensor b = None if bias is None else as_tensor(bias, "bias")
+    cdef int act = NONE
+    cdef bint taped
+    cdef ndarray rows, wide, z, y
+    cdef npy_intp dims[2]
+    cdef Panel panel
+    cdef LinearNode node
+    cdef Tensor out
+    if activation is not None:
+        code = ACTIVATIONS.get(activation)
+        if code is None:
+            raise ValueError(f"activation: expected one of {[a for a in ACTIVATIONS if a]} or None, got {activation!r}")
+        act = code
+    if np.PyArray_NDIM(w.array) == 1:
+        return linear(input, weight.unsqueeze(0), None if b is None else bias.reshape(1), activation).squeeze(-1)
+    check(x, w, b)
+    rows = contiguous(x.array)
+    rows = matrix(rows)
+    dims[0] = np.PyArray_DIM(rows, 0)
+    dims[1] = np.PyArray_DIM(w.array, 0)
+    taped = recordsn((x, w, b))
+    z = wide = empty(2, dims, np.PyArray_TYPE(w.array))
+    if act:
+        if taped and activations[act].from_input:
+            wide = empty(2, dims, np.PyArray_TYPE(w.array))
+        panel = Panel(<char *> np.PyArray_DATA(wide), <const char *> np.PyArray_DATA(z), dims[1], act,
+                      np.PyArray_TYPE(w.array) == np.NPY_DOUBLE)
+        product(z, rows, turned(w.array), 1, 0, None if b is None else b.array, activate_panel, &panel)
+    else:
+        product(z, rows, turned(w.array), 1, 0, None if b is None else b.array)
+    y = wide
+    if np.PyArray_NDIM(x.array) != 2:
+        y = wide.reshape(x.shape[:-1] + (dims[1],))
+    out = wrap(y)
+    if taped:
+        node = LinearNode.__new__(LinearNode)
+        node.activation = act
+        if w.wants_grad():
+            node.guard(x)
+        if x.wants_grad():
+            node.guard(w)
+        if act:
+            node.guard(out)
+        attach(out, node, (x, w) if b is None else (x, w, b),
+               (rows if w.wants_grad() else None, w.array, z if act else None))
+    return out
+
+
+# --- bilinear -------------------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class BilinearNode(Node):
+    cdef object backward(self, object grad):
+        a, b, w = self.saved
+        dy = numpy.ascontiguousarray(grad).reshape(-1, w.shape[0])
+        rows, inputs1, inputs2 = a.shape[0], a.shape[1], b.shape[1]
+        da = db = dw = dbias = None
+        if self.needs(0):
+            da = numpy.zeros(a.shape, a.dtype)
+        if self.needs(1):
+            db = numpy.zeros(b.shape, b.dtype)
+        if self.needs(2):
+            dw = numpy.empty_like(w)
+        for k in range(w.shape[0]):
+            column = dy[:, k:k + 1]
+            if da is not None:
+                da += column * (b @ w[k].T)
+            if db is not None:
+                db += column * (a @ w[k])
+            if dw is not None:
+                dw[k] = (a * column).T @ b
+        if len(self.edges) == 4 and self.needs(3):
+            dbias = dy.sum(0)
+        lead = (<object> grad).shape[:-1]
+        da = None if da is None else da.reshape(lead + (inputs1,))
+        db = None if db is None else db.reshape(lead + (inputs2,))
+        return (da, db, dw, dbias) if len(self.edges) == 4 else (da, db, dw)
+
+
+def bilinear(input1, input2, weight, bias=None):
+    """`y_k = x1^T A_k x2 + b_k`.
+
+    input1 x1: (*, I), input2 x2: (*, J), weight A: (N, I, J), bias b: (N,) or None; y: (*, N). Raises `RuntimeError` where the shapes
+    do not fit.
+    """
+    cdef Tensor a = as_tensor(input1, "input1"), b = as_tensor(input2, "input2"), w = as_tensor(weight, "weight")
+    cdef Tensor c = None if bias is None else as_tensor(bias, "bias")
+    cdef BilinearNode node
+    if w.ndim != 3:
+        raise RuntimeError(f"weight: expected shape (out_features, in1_features, in2_features), got {w.shape}")
+    if a.ndim == 0 or b.ndim == 0 or a.shape[:-1] != b.shape[:-1]:
+        raise RuntimeError(f"input2: expected the shape of input1 but for the last axis, got {a.shape} and {b.shape}")
+    if a.shape[-1] != w.shape[1] or b.shape[-1] != w.shape[2]:
+        raise RuntimeError(f"weight: expected shape (*, {a.shape[-1]}, {b.shape[-1]}), got {w.shape}")
+    if not (a.dtype == b.dtype == w.dtype):
+        raise RuntimeError(f"weight: expected the dtype of both inputs, {a.dtype} and {b.dtype}, got {w.dtype}")
+    rows1, rows2 = matrix(contiguous(a.array)), matrix(contiguous(b.array))
+    y = numpy.empty((rows1.shape[0], w.shape[0]), w.dtype)
+    for k in range(w.shape[0]):
+        y[:, k] = ((rows1 @ w.array[k]) * rows2).sum(1)
+    if c is not None:
+        if c.shape != (w.shape[0],):
+            raise RuntimeError(f"bias: expected shape ({w.shape[0]},), got {c.shape}")
+        y += c.array
+    cdef Tensor out = wrap(y.reshape(a.shape[:-1] + (w.shape[0],)))
+    tensors = (a, b, w) if c is None else (a, b, w, c)
+    if recordsn(tensors):
+        node = BilinearNode.__new__(BilinearNode)
+        node.guard(a)
+        node.guard(b)
+        node.guard(w)
+        attach(out, node, tensors, (rows1, rows2, w.array))
+    return out

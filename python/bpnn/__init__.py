@@ -1,0 +1,54 @@
+"""bpnn: neural networks trained by back-propagation, on the CPU.
+
+PyTorch's names at PyTorch's paths: `bpnn.nn`, `bpnn.nn.functional`, `bpnn.optim`, `bpnn.utils.data`, `bpnn.autograd`.
+"""
+import numpy as _numpy
+
+from bpnn._tensor import Tensor
+from bpnn.creation import (
+    arange, as_tensor, asarray, bernoulli, empty, empty_like, eye, from_dlpack, from_numpy, full, full_like, linspace,
+    logspace, multinomial, normal, ones, ones_like, rand, rand_like, randint, randint_like, randn, randn_like, randperm,
+    scalar_tensor, tensor, tril_indices, triu_indices, zeros, zeros_like,
+)
+from bpnn.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from bpnn import autograd, nn, optim, utils
+from bpnn.autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from bpnn.serialization import load, save
+
+from bpcore.activation import relu, sigmoid, tanh
+from bpcore.dtypes import default_float as get_default_dtype
+from bpcore.dtypes import set_default_float as set_default_dtype
+from bpcore.memory import empty_cache, memory_stats
+from bpcore.softmax import log_softmax, softmax
+from bpcore.threads import get_num_threads, set_num_threads
+
+__version__ = "0.1.0"
+
+float16 = half = _numpy.dtype("float16")
+float32 = float = _numpy.dtype("float32")
+float64 = double = _numpy.dtype("float64")
+uint8 = _numpy.dtype("uint8")
+int8 = _numpy.dtype("int8")
+int16 = short = _numpy.dtype("int16")
+int32 = int = _numpy.dtype("int32")
+int64 = long = _numpy.dtype("int64")
+bool = _numpy.dtype("bool")
+inf, nan, pi, e = _numpy.inf, _numpy.nan, _numpy.pi, _numpy.e
+
+
+def is_tensor(obj):
+    """Whether `obj` is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def __getattr__(name):
+    # Rooms that importing bpnn should not pay for.
+    if name in ("train", "data"):
+        import importlib
+
+        return importlib.import_module(f"bpnn.{name}")
+    if name in ("show_versions", "versions"):
+        from bpnn import _versions
+
+        return getattr(_versions, name)
+    raise AttributeError(f"module 'bpnn' has no attribute {name!r}")

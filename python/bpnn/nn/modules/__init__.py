@@ -1,0 +1,1 @@
+"""The modules, one file a family; `bpnn.nn` gathers them."""
