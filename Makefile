@@ -67,7 +67,7 @@ wheel: .venv/.wheel-tools
 	@rm -rf dist wheelhouse && mkdir -p build
 	@echo "building the source archive and the wheel …"
 	@.venv/bin/python -m build > build/wheel.log 2>&1 || { tail -n 50 build/wheel.log; exit 1; }
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/auditwheel -q repair --strip -w wheelhouse dist/*.whl
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/auditwheel repair --strip -w wheelhouse dist/*.whl > build/repair.log 2>&1 || { cat build/repair.log; exit 1; }
 	PYTHON=$(PYTHON) sh tests/check_wheel.sh wheelhouse/*.whl
 
 clean:
@@ -99,7 +99,7 @@ $(foreach folder,.venv .venv-rivals .venv-debug,$(eval $(call environment,$(fold
 
 .venv-debug/.installed: .venv-debug/.ready $(CORE) $(API)
 	@echo "building the core with bounds checks …"
-	@rm -rf build/sdist && .venv-debug/bin/python setup.py -q sdist -d build/sdist
+	@rm -rf build/sdist && mkdir -p build && .venv-debug/bin/python setup.py -q sdist -d build/sdist > build/sdist.log 2>&1
 	@BPNN_DEBUG=1 .venv-debug/$(PIP) --no-build-isolation "$$(ls $(CURDIR)/build/sdist/*.tar.gz)[test]"
 	@touch $@
 
