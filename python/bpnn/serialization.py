@@ -10,7 +10,6 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -186,12 +185,13 @@ def _decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 # --- files ----------------------------------------------------------------------------------------------------------------
 
-def _checked_path(path: str | os.PathLike) -> Path:
+def _checked_path(path: str | os.PathLike) -> str:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path: expected the name of a file, got {type(path).__name__}")
-    result = Path(path)
-    if result.suffix.lower() in PICKLED:
-        raise ValueError(f"{result}: {result.suffix} is the extension of pickled files; {CONVERT_HINT}")
+    result = os.fsdecode(path)
+    extension = os.path.splitext(result)[1]
+    if extension.lower() in PICKLED:
+        raise ValueError(f"{result}: {extension} is the extension of pickled files; {CONVERT_HINT}")
     return result
 
 
@@ -204,7 +204,7 @@ def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return dict(metadata)
 
 
-def _write(target: Path, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
+def _write(target: str, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -219,10 +219,10 @@ def _write(target: Path, arrays: dict[str, np.ndarray], header: dict[str, str]) 
         except SafetensorError as error:
             code = re.search(r"os error (\d+)", str(error))
             number = int(code[1]) if code else 0
-            raise OSError(number, f"could not be written: {os.strerror(number) if code else error}", str(target)) from None
+            raise OSError(number, f"could not be written: {os.strerror(number) if code else error}", target) from None
 
 
-def _read(source: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read(source: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     with open(source, "rb") as file:
@@ -238,7 +238,7 @@ def _read(source: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ValueError(f"{source}: is damaged or no safetensors file ({reason})") from None
 
 
-def _refuse_other_formats(source: Path, head: bytes) -> None:
+def _refuse_other_formats(source: str, head: bytes) -> None:
     if head[8:] == b"{":
         return
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -247,7 +247,7 @@ def _refuse_other_formats(source: Path, head: bytes) -> None:
         raise ValueError(f"{source}: is a pickled file; {CONVERT_HINT}")
 
 
-def _check_kinds(source: Path, kinds: dict[str, str]) -> None:
+def _check_kinds(source: str, kinds: dict[str, str]) -> None:
     for name, kind in kinds.items():
         if kind not in STORED:
             raise ValueError(f"{source}: tensor {name!r} has type {kind}, which bpnn does not read")

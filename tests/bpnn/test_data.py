@@ -588,3 +588,14 @@ def test_resuming_with_other_sizes_is_refused():
 def test_loader_needs_no_pinning():
     loader = DataLoader(numbers(3), pin_memory=True, pin_memory_device="cpu")
     assert loader.pin_memory and len(list(loader)) == 3
+
+
+def test_documented_examples(tmp_path, monkeypatch):
+    import doctest
+    import importlib
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("utils.data", "utils.data.collate", "utils.data.dataset", "utils.data.sampler", "utils.data.dataloader",
+                 "serialization", "train.checkpoint"):
+        result = doctest.testmod(importlib.import_module(f"bpnn.{name}"))
+        assert result.attempted and not result.failed, name

@@ -1,10 +1,12 @@
 """Data sets: what a loader reads from."""
+from __future__ import annotations
+
 import bisect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from bpcore.tensor import Tensor, from_array
@@ -31,7 +33,7 @@ class Dataset(Generic[T_co]):
     def __getitem__(self, index: Any) -> T_co:
         raise TypeError(f"{type(self).__name__} does not define __getitem__(index)")
 
-    def __add__(self, other: "Dataset") -> "ConcatDataset":
+    def __add__(self, other: Dataset) -> ConcatDataset:
         return ConcatDataset([self, other])
 
 
@@ -154,7 +156,7 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: An
     None, so that `bpnn.manual_seed` repeats it.
 
     >>> import bpnn
-    >>> bpnn.manual_seed(0)  # doctest: +SKIP
+    >>> _ = bpnn.manual_seed(0)
     >>> [len(part) for part in random_split(range(10), [0.7, 0.3])]
     [7, 3]
     """
@@ -177,7 +179,7 @@ def random_split(dataset: Dataset, lengths: Sequence[int | float], generator: An
 
 # --- batches by one gather ------------------------------------------------------------------------------------------------
 
-Rows = range | np.ndarray  # the indices of a batch: consecutive ones, or any
+Rows: TypeAlias = "range | np.ndarray"  # the indices of a batch: consecutive ones, or any
 
 
 def gatherer(dataset: Any) -> Callable[[Rows], list[Tensor]] | None:

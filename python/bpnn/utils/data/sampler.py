@@ -4,6 +4,8 @@ The random ones are counter-based: the order of a pass is a function of a seed a
 the Philox generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), keyed by both. Nothing else needs
 to be kept to come back to the same order, on any machine.
 """
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Generic, TypeVar
