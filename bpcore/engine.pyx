@@ -5,6 +5,7 @@ from cpython.ref cimport Py_REFCNT
 from numpy cimport ndarray
 
 from bpcore.memory cimport Buffer, empty_like
+from bpcore.operand cimport quiet_begin, quiet_end
 from bpcore.tensor cimport Accumulate, Node, Tensor, as_tensor, edge_of, wrap
 
 import numpy
@@ -178,6 +179,7 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
                 accumulate(<Accumulate> item, <Pending> states[item], captured.get(item))
 
     mode = set_grad_mode(False)
+    quiet = quiet_begin()
     try:
         for item in order:
             node = <Node> item
@@ -226,6 +228,7 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
                     if captures is None or behind in captured:
                         accumulate(<Accumulate> behind, <Pending> states[behind], captured.get(behind))
     finally:
+        quiet_end(quiet)
         set_grad_mode(mode)
     if captures is None:
         return None

@@ -15,12 +15,71 @@ from bpnn import autograd, nn, optim, utils
 from bpnn.autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from bpnn.serialization import load, save
 
+# tensor algebra
+from bpcore.arithmetic import add, div, floor_divide, fmod, mul, neg, positive, remainder, rsub, sub
+from bpcore.combine import (
+    addcdiv, addcmul, atan2, clamp, clamp_max, clamp_min, copysign, fmax, fmin, hypot, lerp, logaddexp, logaddexp2,
+    maximum, minimum, where, xlogy,
+)
+from bpcore.compare import (
+    allclose, bitwise_and, bitwise_left_shift, bitwise_not, bitwise_or, bitwise_right_shift, bitwise_xor, eq, equal,
+    ge, gt, isclose, isfinite, isin, isinf, isnan, isneginf, isposinf, isreal, le, logical_and, logical_not,
+    logical_or, logical_xor, lt, ne, signbit,
+)
+from bpcore.elementwise import (
+    abs, acos, acosh, asin, asinh, atan, atanh, ceil, cos, cosh, deg2rad, erf, erfc, erfinv, exp, exp2, expm1, floor,
+    frac, log, log10, log1p, log2, logit, nan_to_num, rad2deg, reciprocal, round, rsqrt, sign, sin, sinh, sqrt, square,
+    tan, trunc,
+)
+from bpcore.gather import nonzero
+from bpcore.join import (
+    atleast_1d, atleast_2d, atleast_3d, cat, chunk, column_stack, diag, diag_embed, dsplit, dstack, flip, fliplr,
+    flipud, hsplit, hstack, repeat_interleave, roll, split, stack, tensor_split, tile, tril, triu, unbind, vsplit,
+    vstack,
+)
+from bpcore.matmul import addbmm, addmm, addmv, addr, baddbmm, bmm, dot, inner, matmul, mm, mv, outer, tensordot
+from bpcore.operand import can_cast, promote_types, result_type
+from bpcore.power import float_power, pow
+from bpcore.reduce import amax, amin, aminmax, argmax, argmin, max, mean, min, sum
+from bpcore.shape import (
+    adjoint, broadcast_to, clone, diagonal, flatten, movedim, narrow, permute, ravel, reshape, select, squeeze, t,
+    transpose, unflatten, unsqueeze,
+)
 from bpcore.activation import relu, sigmoid, tanh
 from bpcore.dtypes import default_float as get_default_dtype
 from bpcore.dtypes import set_default_float as set_default_dtype
 from bpcore.memory import empty_cache, memory_stats
 from bpcore.softmax import log_softmax, softmax
 from bpcore.threads import get_num_threads, set_num_threads
+
+# second names, as PyTorch has them
+absolute = abs
+arccos = acos
+arccosh = acosh
+arcsin = asin
+arcsinh = asinh
+arctan = atan
+arctan2 = atan2
+arctanh = atanh
+clip = clamp
+concat = cat
+concatenate = cat
+divide = div
+fix = trunc
+ger = outer
+greater = gt
+greater_equal = ge
+less = lt
+less_equal = le
+moveaxis = movedim
+multiply = mul
+negative = neg
+not_equal = ne
+row_stack = vstack
+subtract = sub
+swapaxes = transpose
+swapdims = transpose
+true_divide = div
 
 __version__ = "0.1.0"
 

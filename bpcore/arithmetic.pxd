@@ -1,0 +1,21 @@
+# Arithmetic on arrays, for the backward passes of other families too.
+from numpy cimport ndarray
+
+from bpcore.tensor cimport Node, Tensor
+
+# The codes are those of kernels/arith.h.
+cdef enum:
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    DIV = 3
+    RSUB = 5
+    RDIV = 6
+
+cdef ndarray arith(int op, ndarray a, ndarray b, ndarray out=*)
+cdef ndarray arith_number(int op, ndarray a, object number, ndarray out=*)
+cdef Tensor binary(int op, object input, object other)
+
+
+cdef class ZeroNode(Node):
+    pass

@@ -1,0 +1,5 @@
+from numpy cimport ndarray
+
+from bpcore.tensor cimport Tensor
+
+cdef Tensor picked(Tensor x, tuple where)

@@ -1,0 +1,467 @@
+"""Tensors put together, taken apart, repeated, turned and masked by position."""
+cimport numpy as np
+from numpy cimport ndarray
+
+from bpcore.operand cimport axes_of, axis_of, cast_tensor, new, promoted, shape_of
+from bpcore.shape cimport permuted, reshaped, sizes_of, sliced
+from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, recordsn, wrap
+
+import numpy
+
+np.import_array()
+
+
+# --- together -------------------------------------------------------------------------------------------------------------
+
+cdef class CatNode(Node):
+    """Parts side by side along one axis."""
+    cdef int axis
+    cdef tuple ends               # where each part ends
+
+    cdef object backward(self, object dy):
+        cdef Py_ssize_t start = 0
+        cdef list parts = []
+        lead = (slice(None),) * self.axis
+        for end in self.ends:
+            parts.append(dy[lead + (slice(start, end),)])
+            start = end
+        return tuple(parts)
+
+
+cdef class StackNode(Node):
+    """Parts side by side along a new axis."""
+    cdef int axis
+
+    cdef object backward(self, object dy):
+        return tuple(numpy.moveaxis(dy, self.axis, 0))
+
+
+cdef tuple members(object tensors, str name):
+    """A sequence of tensors, cast to one type."""
+    if isinstance(tensors, (Tensor, ndarray)) and tensors.ndim == 0:
+        raise TypeError(f"{name}: expected a sequence of tensors, got a 0-dim tensor")
+    cdef tuple items = tuple([as_tensor(t, f"{name}[{i}]") for i, t in enumerate(tensors)])
+    if not items:
+        raise RuntimeError(f"{name}: expected at least one tensor")
+    cdef int typenum = promoted(items)
+    return tuple([cast_tensor(t, typenum) for t in items])
+
+
+def cat(tensors, dim=0):
+    """Tensors joined along the existing axis `dim`; the other sizes must agree. Tensors of shape (0,) are skipped."""
+    cdef tuple items = members(tensors, "tensors"), kept = tuple([t for t in items if t.shape != (0,)])
+    cdef Tensor first = <Tensor> (kept[0] if kept else items[0]), out
+    cdef tuple shape = shape_of(first.array), other
+    cdef int axis, i
+    cdef Py_ssize_t total = 0
+    cdef list ends = []
+    cdef CatNode node
+    if not kept:
+        kept = items
+    if not shape:
+        raise RuntimeError("cat: expected tensors of at least one axis, got a 0-dim tensor; use stack")
+    axis = axis_of(dim, len(shape))
+    for i, t in enumerate(kept):
+        other = shape_of((<Tensor> t).array)
+        if len(other) != len(shape) or other[:axis] + other[axis + 1:] != shape[:axis] + shape[axis + 1:]:
+            raise RuntimeError(f"cat: expected sizes to agree except at axis {axis}, got {shape} and {other}")
+        total += other[axis]
+        ends.append(total)
+    out = wrap(new(shape[:axis] + (total,) + shape[axis + 1:], np.PyArray_TYPE(first.array)))
+    numpy.concatenate([(<Tensor> t).array for t in kept], axis, out.array)
+    if recordsn(kept):
+        node = CatNode.__new__(CatNode)
+        node.axis = axis
+        node.ends = tuple(ends)
+        attach(out, node, kept, None)
+    return out
+
+
+def stack(tensors, dim=0):
+    """Tensors of one shape joined along a new axis `dim`."""
+    cdef tuple items = members(tensors, "tensors")
+    cdef tuple shape = shape_of((<Tensor> items[0]).array)
+    cdef int axis = axis_of(dim, len(shape) + 1)
+    cdef StackNode node
+    for t in items:
+        if shape_of((<Tensor> t).array) != shape:
+            raise RuntimeError(f"stack: expected tensors of one shape, got {shape} and {shape_of((<Tensor> t).array)}")
+    cdef Tensor out = wrap(new(shape[:axis] + (len(items),) + shape[axis:], np.PyArray_TYPE((<Tensor> items[0]).array)))
+    numpy.stack([(<Tensor> t).array for t in items], axis, out.array)
+    if recordsn(items):
+        node = StackNode.__new__(StackNode)
+        node.axis = axis
+        attach(out, node, items, None)
+    return out
+
+
+cdef Tensor at_least(object t, int ndim):
+    """A tensor with axes of size 1 added, as `atleast_1d`, `_2d` and `_3d` do."""
+    cdef Tensor x = as_tensor(t, "tensors")
+    cdef tuple shape = shape_of(x.array)
+    if len(shape) >= ndim:
+        return x
+    if ndim == 1 or not shape:
+        return reshaped(x, (1,) * ndim)
+    if ndim == 2:
+        return reshaped(x, (1,) + shape)
+    return reshaped(x, (1,) + shape + (1,) if len(shape) == 1 else shape + (1,))
+
+
+cdef object each_at_least(tuple tensors, int ndim):
+    if len(tensors) == 1:
+        if isinstance(tensors[0], (tuple, list)):
+            return tuple([at_least(t, ndim) for t in tensors[0]])
+        return at_least(tensors[0], ndim)
+    return tuple([at_least(t, ndim) for t in tensors])
+
+
+def atleast_1d(*tensors):
+    """Each tensor with at least one axis."""
+    return each_at_least(tensors, 1)
+
+
+def atleast_2d(*tensors):
+    """Each tensor with at least two axes, new ones in front."""
+    return each_at_least(tensors, 2)
+
+
+def atleast_3d(*tensors):
+    """Each tensor with at least three axes."""
+    return each_at_least(tensors, 3)
+
+
+def hstack(tensors):
+    """Tensors joined along axis 1; vectors along axis 0."""
+    items = [at_least(t, 1) for t in tensors]
+    return cat(items, 0 if items and (<Tensor> items[0]).array.ndim == 1 else 1)
+
+
+def vstack(tensors):
+    """Tensors joined along axis 0; vectors become rows."""
+    return cat([at_least(t, 2) for t in tensors], 0)
+
+
+def dstack(tensors):
+    """Tensors joined along axis 2."""
+    return cat([at_least(t, 3) for t in tensors], 2)
+
+
+def column_stack(tensors):
+    """Tensors joined along axis 1; vectors and numbers become columns."""
+    items = [as_tensor(t, "tensors") for t in tensors]
+    return cat([reshaped(t, ((<Tensor> t).array.size, 1)) if (<Tensor> t).array.ndim < 2 else t for t in items], 1)
+
+
+# --- apart ----------------------------------------------------------------------------------------------------------------
+
+cdef tuple pieces(Tensor x, int axis, list ends):
+    """Views of `x` between the positions `ends` of an axis."""
+    cdef Py_ssize_t start = 0
+    cdef list parts = []
+    lead = (slice(None),) * axis
+    for end in ends:
+        parts.append(sliced(x, lead + (slice(start, end), ...)))
+        start = end
+    return tuple(parts)
+
+
+cdef Tensor with_axes(object input, str name):
+    cdef Tensor x = as_tensor(input, "input")
+    if np.PyArray_NDIM(x.array) == 0:
+        raise RuntimeError(f"{name}: expected at least one axis, got a 0-dim tensor")
+    return x
+
+
+def split(tensor, split_size_or_sections, dim=0):
+    """Views of pieces along `dim`: of one size (the last may be smaller), or of the sizes listed."""
+    cdef Tensor x = with_axes(tensor, "split")
+    cdef int axis = axis_of(dim, np.PyArray_NDIM(x.array))
+    cdef Py_ssize_t n = np.PyArray_DIM(x.array, axis), size
+    if isinstance(split_size_or_sections, (tuple, list)):
+        if sum(split_size_or_sections) != n or min(split_size_or_sections, default=0) < 0:
+            raise RuntimeError(f"split: expected sizes that sum to {n}, got {tuple(split_size_or_sections)}")
+        return pieces(x, axis, numpy.cumsum(split_size_or_sections, dtype=int).tolist())
+    size = split_size_or_sections
+    if size < 0 or (size == 0 and n):
+        raise RuntimeError(f"split: expected a positive size, got {size}")
+    return pieces(x, axis, [min(i + size, n) for i in range(0, n, size)] if n else [0])
+
+
+def chunk(input, chunks, dim=0):
+    """Views of at most `chunks` pieces along `dim`, of one size but for the last."""
+    cdef Tensor x = with_axes(input, "chunk")
+    cdef int axis = axis_of(dim, np.PyArray_NDIM(x.array))
+    cdef Py_ssize_t n = np.PyArray_DIM(x.array, axis)
+    if chunks < 1:
+        raise RuntimeError(f"chunks: expected a positive number, got {chunks}")
+    if n == 0:
+        return pieces(x, axis, [0] * chunks)
+    return split(x, (n + chunks - 1) // chunks, axis)
+
+
+def tensor_split(input, indices_or_sections, dim=0):
+    """Views of pieces along `dim`: of sizes as equal as possible, or between the positions listed."""
+    cdef Tensor x = with_axes(input, "tensor_split")
+    cdef int axis = axis_of(dim, np.PyArray_NDIM(x.array))
+    cdef Py_ssize_t n = np.PyArray_DIM(x.array, axis), parts, i
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()
+    if isinstance(indices_or_sections, int):
+        parts = indices_or_sections
+        if parts < 1:
+            raise RuntimeError(f"tensor_split: expected a positive number of sections, got {parts}")
+        return pieces(x, axis, [(n // parts) * (i + 1) + min(i + 1, n % parts) for i in range(parts)])
+    lead = (slice(None),) * axis
+    bounds = [0, *indices_or_sections, n]
+    return tuple([sliced(x, lead + (slice(bounds[i], bounds[i + 1]), ...)) for i in range(len(bounds) - 1)])
+
+
+def hsplit(input, indices_or_sections):
+    """`tensor_split` along axis 1; along axis 0 for a vector."""
+    cdef Tensor x = with_axes(input, "hsplit")
+    return even_split(x, indices_or_sections, 0 if np.PyArray_NDIM(x.array) == 1 else 1)
+
+
+def vsplit(input, indices_or_sections):
+    """`tensor_split` along axis 0."""
+    return even_split(with_axes(input, "vsplit"), indices_or_sections, 0)
+
+
+def dsplit(input, indices_or_sections):
+    """`tensor_split` along axis 2."""
+    return even_split(with_axes(input, "dsplit"), indices_or_sections, 2)
+
+
+cdef object even_split(Tensor x, object sections, int axis):
+    if axis >= np.PyArray_NDIM(x.array):
+        raise RuntimeError(f"expected at least {axis + 1} axes, got shape {shape_of(x.array)}")
+    if isinstance(sections, int) and (sections < 1 or np.PyArray_DIM(x.array, axis) % sections):
+        raise RuntimeError(f"axis {axis} of size {np.PyArray_DIM(x.array, axis)} does not split into {sections} equal pieces")
+    return tensor_split(x, sections, axis)
+
+
+def unbind(input, dim=0):
+    """Views of the slices along `dim`, which goes."""
+    cdef Tensor x = with_axes(input, "unbind")
+    cdef int axis = axis_of(dim, np.PyArray_NDIM(x.array))
+    cdef Py_ssize_t i
+    lead = (slice(None),) * axis
+    return tuple([sliced(x, lead + (i, ...)) for i in range(np.PyArray_DIM(x.array, axis))])
+
+
+# --- repeated -------------------------------------------------------------------------------------------------------------
+
+cdef class RepeatNode(Node):
+    """Whole copies side by side: `shape` interleaves the counts and the sizes."""
+    cdef tuple shape, own
+
+    cdef object backward(self, object dy):
+        return numpy.add.reduce(dy.reshape(self.shape), tuple(range(0, len(self.shape), 2))).reshape(self.own)
+
+
+cdef Tensor repeated(Tensor x, tuple counts):
+    cdef tuple own = shape_of(x.array), sizes
+    cdef RepeatNode node
+    if len(counts) < len(own):
+        raise RuntimeError(f"repeat: expected at least {len(own)} numbers, got {counts}")
+    if counts and min(counts) < 0:
+        raise RuntimeError(f"repeat: expected numbers of 0 or more, got {counts}")
+    cdef Tensor out = wrap(numpy.tile(x.array, counts))
+    if records(x):
+        node = RepeatNode.__new__(RepeatNode)
+        node.own = own
+        sizes = (1,) * (len(counts) - len(own)) + own
+        node.shape = tuple([n for both in zip(counts, sizes) for n in both])
+        attach(out, node, (x,), None)
+    return out
+
+
+def repeat(input, *args, repeats=None):
+    """The tensor copied `repeats[i]` times along each axis i; new axes may come in front."""
+    return repeated(as_tensor(input, "input"), sizes_of(args, repeats, "repeats"))
+
+
+def tile(input, *args, dims=None):
+    """As `repeat`; where fewer numbers than axes are given they are for the last ones."""
+    cdef Tensor x = as_tensor(input, "input")
+    cdef tuple counts = sizes_of(args, dims, "dims")
+    return repeated(x, (1,) * (np.PyArray_NDIM(x.array) - len(counts)) + counts)
+
+
+cdef class RepeatInterleaveNode(Node):
+    """Each slice repeated: the gradients of the repetitions add up."""
+    cdef int axis
+    cdef tuple own
+
+    cdef object backward(self, object dy):
+        rows, = self.saved
+        shape = self.own or (1,)
+        dx = numpy.zeros(shape, dy.dtype)
+        numpy.add.at(dx, (slice(None),) * self.axis + (rows,), dy)
+        return dx.reshape(self.own)
+
+
+def repeat_interleave(input, repeats=None, dim=None, *, output_size=None):
+    """Each slice along `dim` (without one, each element) repeated: as often as `repeats`, a number or one for each, says."""
+    cdef Tensor x = as_tensor(input, "input"), flat, out
+    cdef ndarray counts
+    cdef RepeatInterleaveNode node
+    if repeats is None:                           # PyTorch's short form: positions repeated by the numbers given
+        return wrap(numpy.repeat(numpy.arange(np.PyArray_SIZE(x.array)), x.array))
+    flat = x if dim is not None else reshaped(x, (np.PyArray_SIZE(x.array),))
+    cdef int axis = axis_of(0 if dim is None else dim, np.PyArray_NDIM(flat.array))
+    counts = as_tensor(repeats, "repeats").array
+    if counts.dtype.kind not in "iu":
+        raise RuntimeError(f"repeats: expected integers, got {counts.dtype}")
+    n = np.PyArray_DIM(flat.array, axis) if np.PyArray_NDIM(flat.array) else 1
+    if np.PyArray_SIZE(counts) != 1 and np.PyArray_SIZE(counts) != n:
+        raise RuntimeError(f"repeats: expected one number or {n}, got {np.PyArray_SIZE(counts)}")
+    rows = numpy.repeat(numpy.arange(n), numpy.broadcast_to(counts.reshape(-1), (n,)))
+    out = wrap(numpy.take(numpy.atleast_1d(flat.array), rows, axis))
+    if records(flat):
+        node = RepeatInterleaveNode.__new__(RepeatInterleaveNode)
+        node.axis = axis
+        node.own = shape_of(flat.array)
+        attach(out, node, (flat,), (rows,))
+    return out
+
+
+# --- turned and masked by position ----------------------------------------------------------------------------------------
+
+cdef class FlipNode(Node):
+    cdef tuple axes
+
+    cdef object backward(self, object dy):
+        return numpy.flip(dy, self.axes)
+
+
+cdef class RollNode(Node):
+    cdef object shifts, axes
+
+    cdef object backward(self, object dy):
+        return numpy.roll(dy, self.shifts, self.axes)
+
+
+cdef class TriangleNode(Node):
+    cdef int diagonal
+    cdef object keep
+
+    cdef object backward(self, object dy):
+        return self.keep(dy, self.diagonal)
+
+
+def flip(input, *args, dims=None):
+    """A copy with the order along the axes `dims` reversed."""
+    cdef Tensor x = as_tensor(input, "input")
+    cdef tuple given = sizes_of(args, dims, "dims")
+    cdef tuple axes = axes_of(given, np.PyArray_NDIM(x.array)) if given else ()
+    cdef FlipNode node
+    cdef Tensor out = wrap(numpy.flip(x.array, axes).copy())
+    if records(x):
+        node = FlipNode.__new__(FlipNode)
+        node.axes = axes
+        attach(out, node, (x,), None)
+    return out
+
+
+def fliplr(input):
+    """`flip` along axis 1."""
+    return flip(input, 1)
+
+
+def flipud(input):
+    """`flip` along axis 0."""
+    return flip(input, 0)
+
+
+def roll(input, shifts, dims=None):
+    """The elements moved `shifts` places along `dims`, round the end; without `dims`, in the flattened tensor."""
+    cdef Tensor x = as_tensor(input, "input")
+    cdef RollNode node
+    shifts = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
+    axes = tuple(dims) if isinstance(dims, (tuple, list)) else () if dims is None else (dims,)
+    if len(shifts) != len(axes) and not (len(shifts) == 1 and not axes):
+        raise RuntimeError(f"roll: expected as many shifts as dims, got {shifts} and {axes}")
+    places = tuple([axis_of(d, np.PyArray_NDIM(x.array)) for d in axes]) or None
+    if places is None:
+        shifts = shifts[0]
+    elif np.PyArray_NDIM(x.array) == 0:
+        shifts, places = 0, None
+    cdef Tensor out = wrap(numpy.roll(x.array, shifts, places))
+    if records(x):
+        node = RollNode.__new__(RollNode)
+        node.shifts = tuple([-s for s in shifts]) if isinstance(shifts, tuple) else -shifts
+        node.axes = places
+        attach(out, node, (x,), None)
+    return out
+
+
+cdef Tensor triangle(object input, int diagonal, object keep):
+    cdef Tensor x = as_tensor(input, "input")
+    cdef TriangleNode node
+    if np.PyArray_NDIM(x.array) < 2:
+        raise RuntimeError(f"{keep.__name__}: expected at least 2 axes, got {np.PyArray_NDIM(x.array)}")
+    cdef Tensor out = wrap(keep(x.array, diagonal))
+    if records(x):
+        node = TriangleNode.__new__(TriangleNode)
+        node.diagonal = diagonal
+        node.keep = keep
+        attach(out, node, (x,), None)
+    return out
+
+
+def tril(input, diagonal=0):
+    """The elements on and below a diagonal of the last two axes, else 0."""
+    return triangle(input, diagonal, numpy.tril)
+
+
+def triu(input, diagonal=0):
+    """The elements on and above a diagonal of the last two axes, else 0."""
+    return triangle(input, diagonal, numpy.triu)
+
+
+cdef class DiagNode(Node):
+    """A vector put on a diagonal."""
+    cdef int offset, axis1, axis2
+
+    cdef object backward(self, object dy):
+        return dy.diagonal(self.offset, self.axis1, self.axis2)
+
+
+def diag_embed(input, offset=0, dim1=-2, dim2=-1):
+    """Matrices, in axes `dim1` and `dim2` of the result, with the last axis of `input` on a diagonal."""
+    cdef Tensor x = as_tensor(input, "input"), out
+    cdef tuple shape = shape_of(x.array)
+    cdef int ndim = len(shape) + 1, a = axis_of(dim1, ndim), b = axis_of(dim2, ndim)
+    cdef DiagNode node
+    if not shape:
+        raise RuntimeError("diag_embed: expected at least one axis, got a 0-dim tensor")
+    if a == b:
+        raise RuntimeError(f"diag_embed: dim1 and dim2 are the same axis, {dim1} and {dim2}")
+    n = shape[len(shape) - 1] + (offset if offset >= 0 else -offset)
+    sizes = list(shape[:-1])
+    for axis in sorted((a, b)):
+        sizes.insert(axis, n)
+    y = numpy.zeros(sizes, x.array.dtype)
+    view = y.diagonal(offset, a, b)
+    view.flags.writeable = True
+    view[...] = x.array
+    out = wrap(y)
+    if records(x):
+        node = DiagNode.__new__(DiagNode)
+        node.offset, node.axis1, node.axis2 = offset, a, b
+        attach(out, node, (x,), None)
+    return out
+
+
+def diag(input, diagonal=0):
+    """A vector as a diagonal matrix; the diagonal of a matrix."""
+    from bpcore.shape import clone, diagonal as take_diagonal
+
+    cdef Tensor x = as_tensor(input, "input")
+    if np.PyArray_NDIM(x.array) == 1:
+        return diag_embed(x, diagonal)
+    if np.PyArray_NDIM(x.array) != 2:
+        raise RuntimeError(f"diag: expected 1 or 2 axes, got {np.PyArray_NDIM(x.array)}")
+    return clone(take_diagonal(x, diagonal))

@@ -1,0 +1,405 @@
+"""What operators do with their operands: common types and shapes, axes, and NumPy calls that neither warn nor allocate.
+
+An operator of several tensors first makes them alike (`matched`): casts and broadcasts are recorded as steps of their own,
+so that every node deals with one dtype and one shape, and the sum over broadcast axes is written once (`unbroadcast`).
+"""
+cimport numpy as np
+from cpython.complex cimport PyComplex_Check
+from cpython.float cimport PyFloat_Check
+from cpython.long cimport PyLong_Check
+from numpy cimport NPY_BOOL, NPY_LONG, ndarray, npy_intp
+
+from bpcore.memory cimport empty
+from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, view_of, wrap
+
+import contextvars
+
+import numpy
+
+from bpcore.dtypes import default_float, to_dtype
+
+np.import_array()
+
+
+cdef extern from "Python.h":
+    object PyContextVar_Set(object var, object value)
+    int PyContextVar_Reset(object var, object token) except -1
+
+cdef extern from *:
+    """
+    static PyObject *bp_view(PyArrayObject *a, int ndim, const npy_intp *dims, const npy_intp *strides, Py_ssize_t offset) {
+        PyArray_Descr *descr = PyArray_DESCR(a);
+        PyObject *view;
+        Py_INCREF(descr);
+        view = PyArray_NewFromDescr(&PyArray_Type, descr, ndim, dims, strides, (char *)PyArray_DATA(a) + offset,
+                                    PyArray_FLAGS(a) & NPY_ARRAY_WRITEABLE, NULL);
+        if (!view) return NULL;
+        Py_INCREF(a);
+        if (PyArray_SetBaseObject((PyArrayObject *)view, (PyObject *)a) < 0) { Py_DECREF(view); return NULL; }
+        return view;
+    }
+    """
+    ndarray bp_view(ndarray a, int ndim, const npy_intp *dims, const npy_intp *strides, Py_ssize_t offset)
+
+
+# --- NumPy calls ----------------------------------------------------------------------------------------------------------
+# Division by zero, overflow and invalid values are results (inf, nan), not warnings. numpy.errstate says so at 1.7
+# microseconds a call; setting the context variable behind it costs 0.2, where this NumPy has one.
+
+cdef object errors_var = None, errors_quiet = None
+with numpy.errstate(all="ignore"):
+    for _var, _value in contextvars.copy_context().items():
+        if _var.name == "numpy.ufunc.extobj":
+            errors_var, errors_quiet = _var, _value
+
+
+cdef object quiet_begin():
+    """Make NumPy silent about floating-point errors; returns what `quiet_end` wants."""
+    if errors_var is not None:
+        return PyContextVar_Set(errors_var, errors_quiet)
+    state = numpy.errstate(all="ignore")
+    state.__enter__()
+    return state
+
+
+cdef int quiet_end(object token) except -1:
+    if errors_var is not None:
+        return PyContextVar_Reset(errors_var, token)
+    token.__exit__(None, None, None)
+    return 0
+
+
+class quiet:
+    """Context manager: NumPy is silent about floating-point errors inside."""
+
+    def __enter__(self):
+        self.token = quiet_begin()
+
+    def __exit__(self, *_):
+        quiet_end(self.token)
+
+
+cdef ndarray map1(object ufunc, ndarray x):
+    """`ufunc(x)` into a pooled array of the same type."""
+    cdef ndarray y = empty(np.PyArray_NDIM(x), np.PyArray_DIMS(x), np.PyArray_TYPE(x))
+    token = quiet_begin()
+    try:
+        ufunc(x, y)
+    finally:
+        quiet_end(token)
+    return y
+
+
+cdef ndarray map2(object ufunc, ndarray a, ndarray b, ndarray out=None):
+    """`ufunc(a, b)`, alike in shape and type, into `out` or a pooled array of that type."""
+    cdef ndarray y = out if out is not None else empty(np.PyArray_NDIM(a), np.PyArray_DIMS(a), np.PyArray_TYPE(a))
+    token = quiet_begin()
+    try:
+        ufunc(a, b, y)
+    finally:
+        quiet_end(token)
+    return y
+
+
+cdef ndarray map_to(object ufunc, tuple arrays, int typenum):
+    """`ufunc(*arrays)`, broadcast, into a pooled array of type `typenum`."""
+    cdef list shapes = [shape_of(<ndarray> a) for a in arrays]
+    cdef ndarray y = new(broadcast_shapes(shapes), typenum)
+    token = quiet_begin()
+    try:
+        ufunc(*arrays, out=y)
+    finally:
+        quiet_end(token)
+    return y
+
+
+cdef ndarray new(tuple shape, int typenum):
+    """An uninitialised pooled array."""
+    cdef npy_intp dims[MAX_DIMS]
+    cdef int i
+    for i in range(len(shape)):
+        dims[i] = shape[i]
+    return empty(len(shape), dims, typenum)
+
+
+# --- types ----------------------------------------------------------------------------------------------------------------
+
+cdef bint is_number(object value):
+    """A Python or NumPy scalar: it takes part in promotion with its kind only."""
+    return (PyFloat_Check(value) or PyLong_Check(value) or PyComplex_Check(value) or isinstance(value, numpy.generic))
+
+
+cdef int category(int typenum) noexcept:
+    """0 bool, 1 integers, 2 floats, 3 complex."""
+    if typenum == NPY_BOOL:
+        return 0
+    if typenum <= np.NPY_ULONGLONG:
+        return 1
+    if np.NPY_CFLOAT <= typenum <= np.NPY_CLONGDOUBLE:
+        return 3
+    return 2
+
+
+cdef int number_type(object value) except -2:
+    """The type a number stands for where no tensor outranks it."""
+    if isinstance(value, (bool, numpy.bool_)):
+        return NPY_BOOL
+    if isinstance(value, (int, numpy.integer)):
+        return np.dtype(numpy.int64).num
+    if isinstance(value, (float, numpy.floating)):
+        return default_float().num
+    return complex_of(default_float().num)
+
+
+cdef int complex_of(int typenum) noexcept:
+    return np.NPY_CFLOAT if typenum == np.NPY_FLOAT else np.NPY_CDOUBLE
+
+
+cdef int float_type(int typenum):
+    """The type in which a function such as `sin` computes: floats stay, integers become the default float."""
+    return typenum if category(typenum) >= 2 else default_float().num
+
+
+cdef int join(int a, int b) except -2:
+    """The type that holds values of both; -1 stands for none."""
+    if a == b or b < 0:
+        return a
+    if a < 0:
+        return b
+    cdef int ka = category(a), kb = category(b)
+    if ka != kb and not (ka == 3 and b == np.NPY_DOUBLE or kb == 3 and a == np.NPY_DOUBLE):
+        return a if ka > kb else b
+    return numpy.promote_types(np.PyArray_DescrFromType(a), np.PyArray_DescrFromType(b)).num
+
+
+cdef int combined(int higher, int lower) except -2:
+    """A type of higher rank (tensors before 0-dim tensors before numbers) keeps its width against one of its kind."""
+    if higher < 0:
+        return lower
+    if lower < 0:
+        return higher
+    cdef int kh = category(higher), kl = category(lower)
+    if kh >= 2:
+        return complex_of(higher) if kl == 3 and kh == 2 else higher
+    return join(higher, lower) if kh == 0 or kl >= 2 else higher
+
+
+cdef int promoted(tuple values) except -2:
+    """The type number that an operation of these tensors and numbers computes in, by PyTorch's rules."""
+    cdef int dims = -1, zero = -1, number = -1, n
+    cdef ndarray a
+    for value in values:
+        if isinstance(value, Tensor):
+            a = (<Tensor> value).array
+        elif isinstance(value, ndarray):
+            a = <ndarray> value
+        else:
+            number = join(number, number_type(value))
+            continue
+        n = np.PyArray_TYPE(a)
+        if np.PyArray_NDIM(a):
+            dims = join(dims, n)
+        else:
+            zero = join(zero, n)
+    return combined(dims, combined(zero, number))
+
+
+def result_type(tensor1, tensor2):
+    """The dtype of an operation of two tensors or numbers: bool < integers < floats < complex; tensors with axes outrank
+    0-dim tensors, and these outrank numbers, of the same kind."""
+    for value in (tensor1, tensor2):
+        if not is_number(value):
+            as_tensor(value, "tensor1" if value is tensor1 else "tensor2")
+    return np.PyArray_DescrFromType(promoted((tensor1, tensor2)))
+
+
+def promote_types(type1, type2):
+    """The smallest dtype that holds values of both, where floats outrank integers of any width."""
+    return np.PyArray_DescrFromType(join(numpy.dtype(type1).num, numpy.dtype(type2).num))
+
+
+def to_type(input, dtype):
+    """`input` as another dtype; itself where it has it."""
+    cdef Tensor x = as_tensor(input, "input")
+    dtype = to_dtype(dtype)
+    return x if x.array.dtype == dtype else cast_tensor(x, dtype.num)
+
+
+def can_cast(from_, to):
+    """Whether a result of type `from_` may be stored as `to`: a kind may become a higher kind, not a lower one."""
+    cdef int a = category(numpy.dtype(from_).num), b = category(numpy.dtype(to).num)
+    return a <= b
+
+
+cdef ndarray cast(ndarray a, int typenum):
+    """`a` itself where it has the type, else a converted copy."""
+    if np.PyArray_TYPE(a) == typenum:
+        return a
+    cdef ndarray y = empty(np.PyArray_NDIM(a), np.PyArray_DIMS(a), typenum)
+    token = quiet_begin()
+    try:
+        numpy.copyto(y, a, "unsafe")
+    finally:
+        quiet_end(token)
+    return y
+
+
+cdef class ToNode(Node):
+    cdef int typenum
+
+    cdef object backward(self, object dy):
+        return cast(<ndarray> dy, self.typenum)
+
+
+cdef Tensor cast_tensor(Tensor t, int typenum):
+    """`t` in type `typenum`; itself where it has the type."""
+    if np.PyArray_TYPE(t.array) == typenum:
+        return t
+    cdef Tensor out = wrap(cast(t.array, typenum))
+    cdef ToNode node
+    if records(t) and category(typenum) >= 2:
+        if category(typenum) == 3:
+            raise RuntimeError("a tensor that requires grad cannot become complex: complex gradients are not available")
+        node = ToNode.__new__(ToNode)
+        node.typenum = np.PyArray_TYPE(t.array)
+        attach(out, node, (t,), None)
+    return out
+
+
+cdef Tensor typed(object value, int typenum, str name):
+    """A tensor or number as a tensor of type `typenum`."""
+    if is_number(value):
+        if isinstance(value, (complex, numpy.complexfloating)) and category(typenum) < 3:
+            raise RuntimeError(f"{name}: a complex number does not fit {np.PyArray_DescrFromType(typenum)}")
+        return wrap(numpy.asarray(value).astype(np.PyArray_DescrFromType(typenum)))
+    return cast_tensor(as_tensor(value, name), typenum)
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------------
+
+cdef ndarray strided(ndarray a, int ndim, const npy_intp *dims, const npy_intp *strides, Py_ssize_t offset):
+    """A view of `a`'s memory with other sizes and strides (bytes), `offset` bytes from its first element."""
+    return bp_view(a, ndim, dims, strides, offset)
+
+
+cdef ndarray broadcast(ndarray a, tuple shape):
+    """A read-only view of `a` as `shape`, which it must broadcast to."""
+    cdef npy_intp dims[MAX_DIMS]
+    cdef npy_intp strides[MAX_DIMS]
+    cdef int i, ndim = len(shape), lead = ndim - np.PyArray_NDIM(a)
+    for i in range(ndim):
+        dims[i] = shape[i]
+        strides[i] = 0
+        if i >= lead and np.PyArray_DIM(a, i - lead) == dims[i]:
+            strides[i] = np.PyArray_STRIDE(a, i - lead)
+        elif i >= lead and np.PyArray_DIM(a, i - lead) != 1:
+            raise RuntimeError(f"shape {shape_of(a)} does not broadcast to {shape}")
+    cdef ndarray view = strided(a, ndim, dims, strides, 0)
+    np.PyArray_CLEARFLAGS(view, np.NPY_ARRAY_WRITEABLE)
+    return view
+
+
+cdef tuple broadcast_shapes(list shapes):
+    """The shape that all shapes broadcast to."""
+    cdef int ndim = max([len(s) for s in shapes]), i, at
+    cdef list result = [1] * ndim
+    for shape in shapes:
+        for i in range(len(shape)):
+            at = ndim - len(shape) + i
+            if result[at] == 1:
+                result[at] = shape[i]
+            elif shape[i] != 1 and shape[i] != result[at]:
+                raise RuntimeError(
+                    f"shapes {', '.join([str(s) for s in shapes])} do not broadcast: sizes {result[at]} and {shape[i]} "
+                    f"at axis {at} of {ndim}"
+                )
+    return tuple(result)
+
+
+cdef tuple common_shape(tuple tensors):
+    """The shape that all tensors broadcast to."""
+    return broadcast_shapes([shape_of((<Tensor> t).array) for t in tensors])
+
+
+cdef ndarray unbroadcast(ndarray grad, tuple shape):
+    """The gradient of something of shape `shape` that was broadcast to the shape of `grad`: its sum over the new axes."""
+    cdef int i, ndim = np.PyArray_NDIM(grad), lead = ndim - len(shape)
+    cdef list axes = list(range(lead))
+    for i in range(lead, ndim):
+        if shape[i - lead] == 1 and np.PyArray_DIM(grad, i) != 1:
+            axes.append(i)
+    if not axes:
+        return grad
+    cdef ndarray total = new(shape, np.PyArray_TYPE(grad))
+    cdef object target = total
+    if lead:
+        target = target.reshape((1,) * lead + shape)
+    numpy.add.reduce(grad, tuple(axes), None, target, True)
+    return total
+
+
+cdef class ExpandNode(Node):
+    """Repeated elements: the gradients of the repetitions add up."""
+
+    cdef object backward(self, object dy):
+        return unbroadcast(<ndarray> dy, self.shape)
+
+
+cdef Tensor stretch(Tensor t, tuple shape):
+    """A view of `t` broadcast to `shape`; itself where it has the shape."""
+    if shape_of(t.array) == shape:
+        return t
+    cdef Tensor out = view_of(t, broadcast(t.array, shape))
+    cdef ExpandNode node
+    if records(t):
+        node = ExpandNode.__new__(ExpandNode)
+        node.shape = shape_of(t.array)
+        attach(out, node, (t,), None)
+    return out
+
+
+cdef tuple matched(tuple values, str name):
+    """Tensors and numbers as tensors of one type and one shape. `name` lists the arguments' names for errors."""
+    cdef list names = name.split()
+    cdef list items = [
+        value if is_number(value) else as_tensor(value, names[i]) for i, value in enumerate(values)
+    ]
+    cdef int typenum = promoted(tuple(items))
+    cdef tuple tensors = tuple([typed(value, typenum, names[i]) for i, value in enumerate(items)])
+    cdef tuple shape = common_shape(tensors)
+    return tuple([stretch(<Tensor> t, shape) for t in tensors])
+
+
+# --- axes -----------------------------------------------------------------------------------------------------------------
+
+cdef int axis_of(object dim, int ndim) except -1:
+    """`dim` as 0..ndim-1; a 0-dim tensor takes 0 and -1. Raises `IndexError` outside."""
+    cdef Py_ssize_t d
+    try:
+        d = dim
+    except TypeError:
+        raise TypeError(f"dim: expected an integer, got {type(dim).__name__}") from None
+    cdef int n = ndim if ndim else 1
+    if not -n <= d < n:
+        raise IndexError(f"dim: expected to be in [{-n}, {n - 1}], got {d}")
+    return <int> (d + n if d < 0 else d)
+
+
+cdef tuple axes_of(object dims, int ndim):
+    """The axes that a reduction runs over, ascending: all for None and ()."""
+    if dims is None:
+        return tuple(range(ndim))
+    if isinstance(dims, (tuple, list)):
+        if not dims:
+            return tuple(range(ndim))
+        found = sorted([axis_of(d, ndim) for d in dims])
+        if len(set(found)) != len(found):
+            raise RuntimeError(f"dim: {tuple(dims)} names an axis twice")
+    else:
+        found = [axis_of(dims, ndim)]
+    return tuple(found) if ndim else ()
+
+
+cdef tuple kept(tuple shape, tuple axes):
+    """`shape` with size 1 at `axes`."""
+    return tuple([1 if i in axes else n for i, n in enumerate(shape)])
