@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from bpcore.tensor import Tensor, from_array
 
-from .utils._files import replacing
+from .utils._files import replacing, sync_file
 
 PICKLED = (".pt", ".pth", ".bin", ".pkl", ".pickle")
 VERSION = 1
@@ -62,14 +62,16 @@ def save(obj: Any, path: str | os.PathLike, metadata: Mapping[str, str] | None =
     target = _checked_path(path)
     if metadata is None:
         metadata = getattr(obj, "metadata", {}) if isinstance(obj, StateDict) else {}
-    header = _checked_metadata(metadata)
-    arrays: dict[str, np.ndarray] = {}
-    tree = _Writer(arrays).encode(obj, ())
-    if _is_flat(obj):
-        header[HEADER_KEY] = json.dumps({"version": VERSION, "order": list(obj)})
-    else:
-        header[HEADER_KEY] = json.dumps({"version": VERSION, "tree": tree})
-    _write(target, arrays, header)
+    arrays, header = _encoded(obj, metadata)
+    with replacing(target) as temporary:
+        _write(temporary, target, arrays, header)
+
+
+def save_new(obj: Any, path: str | os.PathLike[str]) -> None:
+    """Save `obj` as `save` does, but straight to the file `path` and on to the disk: for a folder that nobody reads yet."""
+    target = _checked_path(path)
+    _write(target, target, *_encoded(obj, {}))
+    sync_file(target)
 
 
 def load(path: str | os.PathLike) -> Any:
@@ -106,6 +108,16 @@ def load(path: str | os.PathLike) -> Any:
 # JSON has dictionaries with text as keys, lists, text, numbers, bools and null. What else there is becomes a dictionary of one
 # key that begins with "$": {"$tensor": name}, {"$array": name}, {"$tuple": [...]}, {"$dict": [[key, value], ...]} (keys that
 # are not text, or begin with "$").
+
+def _encoded(obj: Any, metadata: Mapping[str, str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of `obj` by name, and the header's text."""
+    header = _checked_metadata(metadata)
+    arrays: dict[str, np.ndarray] = {}
+    tree = _Writer(arrays).encode(obj, ())
+    note = {"version": VERSION, "order": list(obj)} if _is_flat(obj) else {"version": VERSION, "tree": tree}
+    header[HEADER_KEY] = json.dumps(note)
+    return arrays, header
+
 
 def _is_flat(obj: Any) -> bool:
     return isinstance(obj, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in obj.items())
@@ -204,7 +216,8 @@ def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return dict(metadata)
 
 
-def _write(target: str, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
+def _write(path: str, target: str, arrays: dict[str, np.ndarray], header: dict[str, str]) -> None:
+    """Write the file `path`; errors name `target`."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -213,13 +226,12 @@ def _write(target: str, arrays: dict[str, np.ndarray], header: dict[str, str]) -
     for name, array in arrays.items():
         dense = np.asarray(array, order="C")
         ready[name] = dense.astype(dense.dtype.newbyteorder("<"), copy=False) if dense.dtype.byteorder == ">" else dense
-    with replacing(target) as temporary:
-        try:
-            save_file(ready, temporary, metadata=header)
-        except SafetensorError as error:
-            code = re.search(r"os error (\d+)", str(error))
-            number = int(code[1]) if code else 0
-            raise OSError(number, f"could not be written: {os.strerror(number) if code else error}", target) from None
+    try:
+        save_file(ready, path, metadata=header)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else 0
+        raise OSError(number, f"could not be written: {os.strerror(number) if code else error}", target) from None
 
 
 def _read(source: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

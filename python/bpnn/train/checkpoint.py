@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from ..random import get_rng_state, set_rng_state
-from ..serialization import load, save
-from ..utils._files import sync_folder, write_text
+from ..serialization import load, save_new
+from ..utils._files import sync_file, sync_folder
 
 FORMAT = "bpnn checkpoint"
 VERSION = 1
@@ -113,10 +113,11 @@ def save_checkpoint(
         files = {}
         for name, content in components.items():
             path = draft / f"{name}.safetensors"
-            save(content, path)
+            save_new(content, path)
             files[path.name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
         manifest = {"format": FORMAT, "version": VERSION, "step": int(step), "info": json.loads(told), "files": files}
-        write_text(draft / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8", newline="\n")
+        sync_file(draft / MANIFEST)
         sync_folder(draft)
         final = _free_name(home, int(step))
         os.rename(draft, final)
