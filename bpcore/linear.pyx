@@ -7,10 +7,11 @@ cimport cython
 cimport numpy as np
 from numpy cimport ndarray, npy_intp
 
+from bpcore.activation cimport GELU, GELU_TANH, RELU, SIGMOID, SILU, TANH, Map, map_backward
 from bpcore.gemm cimport product
-from bpcore.memory cimport contiguous, empty, empty_like
-from bpcore.simd cimport bp_epilogue, kernels, map_backward_f32, map_backward_f64, map_f32, map_f64
-from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, recordsn, wrap
+from bpcore.memory cimport contiguous, empty
+from bpcore.simd cimport kernels
+from bpcore.tensor cimport Node, Tensor, as_tensor, attach, recordsn, wrap
 from bpcore.threads cimport parallel_for
 
 import numpy
@@ -20,40 +21,19 @@ np.import_array()
 
 # --- activations ----------------------------------------------------------------------------------------------------------
 
-cdef struct Activation:
-    map_f32 f32
-    map_f64 f64
-    map_backward_f32 d32
-    map_backward_f64 d64
-    bint from_input        # the derivative is computed from z, not from y
-    double cost            # nanoseconds an element
-
 cdef enum:
-    NONE, RELU, SIGMOID, TANH, GELU, GELU_TANH, SILU, N_ACTIVATIONS
+    N_ACTIVATIONS = 6
 
-cdef Activation activations[N_ACTIVATIONS]
-
-ACTIVATIONS = {None: NONE, "relu": RELU, "sigmoid": SIGMOID, "tanh": TANH, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU}
-
-
-cdef void fill_activations():
-    f, d = &kernels().f32, &kernels().f64
-    activations[RELU] = Activation(f.relu, d.relu, f.relu_backward, d.relu_backward, False, 0.15)
-    activations[SIGMOID] = Activation(f.sigmoid, d.sigmoid, f.sigmoid_backward, d.sigmoid_backward, False, 1)
-    activations[TANH] = Activation(f.tanh, d.tanh, f.tanh_backward, d.tanh_backward, False, 1)
-    activations[GELU] = Activation(f.gelu, d.gelu, f.gelu_backward, d.gelu_backward, True, 2)
-    activations[GELU_TANH] = Activation(f.gelu_tanh, d.gelu_tanh, f.gelu_tanh_backward, d.gelu_tanh_backward, True, 2)
-    activations[SILU] = Activation(f.silu, d.silu, f.silu_backward, d.silu_backward, True, 1.5)
-
-
-fill_activations()
+ACTIVATIONS = {"relu": 0, "sigmoid": 1, "tanh": 2, "gelu": 3, "gelu_tanh": 4, "silu": 5}
+cdef const Map *activations[N_ACTIVATIONS]
+activations[:] = [&RELU, &SIGMOID, &TANH, &GELU, &GELU_TANH, &SILU]
 
 
 cdef struct Panel:
     char *y
     const char *z
     Py_ssize_t ld
-    int activation
+    const Map *f
     bint is_double
 
 
@@ -64,28 +44,9 @@ cdef void activate_panel(void *ctx, Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t
     for i in range(row0, row1):
         at = i * p.ld + col0
         if p.is_double:
-            activations[p.activation].f64(<double *> p.y + at, <const double *> p.z + at, n, NULL)
+            p.f.f64(<double *> p.y + at, <const double *> p.z + at, n, NULL)
         else:
-            activations[p.activation].f32(<float *> p.y + at, <const float *> p.z + at, n, NULL)
-
-
-cdef struct Slope:
-    char *dz
-    const char *dy
-    const char *saved
-    int activation
-    bint is_double
-
-
-cdef void slope_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """dz = dy f'(saved)."""
-    cdef Slope *s = <Slope *> ctx
-    if s.is_double:
-        activations[s.activation].d64(<double *> s.dz + begin, <const double *> s.dy + begin,
-                                      <const double *> s.saved + begin, end - begin, NULL)
-    else:
-        activations[s.activation].d32(<float *> s.dz + begin, <const float *> s.dy + begin,
-                                      <const float *> s.saved + begin, end - begin, NULL)
+            p.f.f32(<float *> p.y + at, <const float *> p.z + at, n, NULL)
 
 
 # --- sums of rows ---------------------------------------------------------------------------------------------------------
@@ -133,22 +94,14 @@ cdef ndarray turned(ndarray a):
 
 @cython.final
 cdef class LinearNode(Node):
-    cdef int activation
+    cdef const Map *f            # the activation, or NULL
 
     cdef object backward(self, object grad):
         cdef ndarray x, w, saved, dz, dx = None, dw = None, db = None, matrix_dx
-        cdef Slope s
         cdef npy_intp dims[2]
         x, w, saved = self.saved
         cdef ndarray dy = contiguous(grad)
-        if self.activation:
-            dz = empty_like(dy)
-            s = Slope(<char *> np.PyArray_DATA(dz), <const char *> np.PyArray_DATA(dy), <const char *> np.PyArray_DATA(saved),
-                      self.activation, np.PyArray_TYPE(dy) == np.NPY_DOUBLE)
-            with nogil:
-                parallel_for(slope_range, &s, np.PyArray_SIZE(dy), activations[self.activation].cost)
-        else:
-            dz = dy
+        dz = dy if self.f is NULL else map_backward(self.f, dy, saved, NULL)
         dz = matrix(dz)
         if self.needs(0):
             # The shape of x is that of dy but for the last axis.
@@ -200,7 +153,7 @@ def linear(input, weight, bias=None, activation=None):
     """
     cdef Tensor x = as_tensor(input, "input"), w = as_tensor(weight, "weight")
     cdef Tensor b = None if bias is None else as_tensor(bias, "bias")
-    cdef int act = NONE
+    cdef const Map *f = NULL
     cdef bint taped
     cdef ndarray rows, wide, z, y
     cdef npy_intp dims[2]
@@ -210,8 +163,8 @@ def linear(input, weight, bias=None, activation=None):
     if activation is not None:
         code = ACTIVATIONS.get(activation)
         if code is None:
-            raise ValueError(f"activation: expected one of {[a for a in ACTIVATIONS if a]} or None, got {activation!r}")
-        act = code
+            raise ValueError(f"activation: expected one of {list(ACTIVATIONS)} or None, got {activation!r}")
+        f = activations[<int> code]
     if np.PyArray_NDIM(w.array) == 1:
         return linear(input, weight.unsqueeze(0), None if b is None else bias.reshape(1), activation).squeeze(-1)
     check(x, w, b)
@@ -221,10 +174,10 @@ def linear(input, weight, bias=None, activation=None):
     dims[1] = np.PyArray_DIM(w.array, 0)
     taped = recordsn((x, w, b))
     z = wide = empty(2, dims, np.PyArray_TYPE(w.array))
-    if act:
-        if taped and activations[act].from_input:
+    if f is not NULL:
+        if taped and not f.from_output:
             wide = empty(2, dims, np.PyArray_TYPE(w.array))
-        panel = Panel(<char *> np.PyArray_DATA(wide), <const char *> np.PyArray_DATA(z), dims[1], act,
+        panel = Panel(<char *> np.PyArray_DATA(wide), <const char *> np.PyArray_DATA(z), dims[1], f,
                       np.PyArray_TYPE(w.array) == np.NPY_DOUBLE)
         product(z, rows, turned(w.array), 1, 0, None if b is None else b.array, activate_panel, &panel)
     else:
@@ -235,15 +188,15 @@ def linear(input, weight, bias=None, activation=None):
     out = wrap(y)
     if taped:
         node = LinearNode.__new__(LinearNode)
-        node.activation = act
+        node.f = f
         if w.wants_grad():
             node.guard(x)
         if x.wants_grad():
             node.guard(w)
-        if act:
+        if f is not NULL:
             node.guard(out)
         attach(out, node, (x, w) if b is None else (x, w, b),
-               (rows if w.wants_grad() else None, w.array, z if act else None))
+               (rows if w.wants_grad() else None, w.array, None if f is NULL else z))
     return out
 
 
