@@ -13,7 +13,7 @@ def versions():
 
     import numpy
 
-    from bpcore import gemm, simd, threads
+    from bpcore import blas, simd, threads
     from bpnn import __version__
 
     try:
@@ -26,7 +26,7 @@ def versions():
         "platform": platform.platform(),
         "numpy": numpy.__version__,
         "scipy": metadata.version("scipy"),
-        "blas": gemm.blas_info(),
+        "blas": blas.info(),
         "instruction_set": simd.cpu(),
         "threads": threads.get_num_threads(),
         "openmp": build.get("openmp"),
@@ -42,7 +42,7 @@ def show_versions():
     """Print the versions of bpnn and what it stands on, the processor's instruction set, threads and build flags."""
     for name, value in versions().items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {entry}" for key, entry in value.items())
+            value = "; ".join(f"{key} {entry}" for key, entry in value.items() if entry is not None)
         elif isinstance(value, bool):
             value = "yes" if value else "no"
         elif value is None:
