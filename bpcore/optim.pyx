@@ -17,7 +17,7 @@ from libc.math cimport pow, sqrt
 from numpy cimport NPY_FLOAT64
 
 from bpcore.simd cimport bp_update, kernels
-from bpcore.sweep cimport Entry, Sweep, get
+from bpcore.sweep cimport Entry, Sweep
 from bpcore.tensor cimport Tensor
 
 
@@ -63,7 +63,7 @@ cdef class Step(Sweep):
                 continue
             e.u.scale, e.u.l2, e.u.lr, e.u.direct = -1 if maximize else 1, weight_decay, lr, 1
             if momentum != 0:
-                first = get(self.slots, "momentum_buffer") is None
+                first = self.held("momentum_buffer") is None
                 e.s0 = self.slot("momentum_buffer", 0)
                 e.u.beta1 = 0 if first else momentum
                 e.u.gain = 1 if first else 1 - dampening

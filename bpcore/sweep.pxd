@@ -37,7 +37,7 @@ cdef class Sweep:
     cdef list fresh                    # (dict, key, value): state that did not exist before this step
     cdef list copies                   # (array, contiguous stand-in): written back after the update
     cdef Py_ssize_t index              # the parameter in hand: its place in its list, itself, its parts
-    cdef object owner, grad, slots
+    cdef object owner, grad, state, slots
     cdef ndarray array
 
     cdef void clear(self)
@@ -48,13 +48,13 @@ cdef class Sweep:
     cdef void *scalar(self, object key, double start, int typenum) except NULL
     cdef double next_step(self, Entry *e) except -1
     cdef char *pointer(self, ndarray array) except NULL
-    cdef void remember(self, object mapping, object key, object value) except *
+    cdef object held(self, object key)
+    cdef void keep(self, object key, ndarray value) except *
     cdef void each_block(self, block_fn fn, double *partial, double factor, double cost) noexcept
     cdef void finish(self) except *
 
 
 cdef ndarray array_of(object value, str name, object i)
-cdef object get(object mapping, object key)
 cdef Sweep gradients(object tensors)
 cdef void squares_block(const Entry *e, Py_ssize_t start, Py_ssize_t n, double *out, double factor) noexcept nogil
 cdef void rescale_block(const Entry *e, Py_ssize_t start, Py_ssize_t n, double *out, double factor) noexcept nogil

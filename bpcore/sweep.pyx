@@ -118,7 +118,7 @@ cdef str kind(ndarray a):
     return f"{a.dtype} of shape {(<object> a).shape}"
 
 
-cdef object get(object mapping, object key):
+cdef inline object get(object mapping, object key):
     """`mapping.get(key)` for a dict or a subclass of it, without looking up the method."""
     cdef PyObject *found = PyDict_GetItemWithError(mapping, key)
     return None if found is NULL else <object> found
@@ -139,7 +139,7 @@ cdef class Sweep:
         self.count = self.blocks = 0
         self.size = self.touched = 0
         self.kept, self.changed, self.grads = [], [], []
-        self.fresh = self.copies = self.owner = self.grad = self.slots = self.array = None
+        self.fresh = self.copies = self.owner = self.grad = self.state = self.slots = self.array = None
 
     cdef Entry *new_entry(self) except NULL:
         cdef Py_ssize_t capacity
@@ -183,11 +183,8 @@ cdef class Sweep:
         self.kept.append(g)
         e.g = <char *> np.PyArray_DATA(g)
         self.index, self.owner, self.array, self.grad = i, param, p, grad
-        self.slots = get(state, param if isinstance(param, Tensor) else i)
-        if self.slots is None:
-            self.slots = {}
-            self.remember(state, param if isinstance(param, Tensor) else i, self.slots)
-        elif not isinstance(self.slots, dict):
+        self.state, self.slots = state, get(state, param if isinstance(param, Tensor) else i)
+        if self.slots is not None and not isinstance(self.slots, dict):
             raise TypeError(f"state of params[{i}]: expected a dict, got {type(self.slots).__name__}")
         return e
 
@@ -206,13 +203,13 @@ cdef class Sweep:
 
     cdef char *slot(self, object key, double fill) except NULL:
         """The elements of a state of the parameter in hand, made and filled where it does not exist."""
-        cdef object held = get(self.slots, key)
+        cdef object held = self.held(key)
         cdef ndarray p = self.array, s
         if held is None:
             s = zeros(np.PyArray_NDIM(p), np.PyArray_DIMS(p), np.PyArray_TYPE(p))
             if fill != 0:
                 np.PyArray_FillWithScalar(s, fill)
-            self.remember(self.slots, key, wrap(s) if isinstance(self.owner, Tensor) else s)
+            self.keep(key, s)
             return self.pointer(s)
         s = array_of(held, "state", key)
         if not alike(p, s) or not np.PyArray_ISWRITEABLE(s):
@@ -221,7 +218,7 @@ cdef class Sweep:
 
     cdef void *scalar(self, object key, double start, int typenum) except NULL:
         """A number in the state of the parameter in hand, as an array without axes that the step can write."""
-        cdef object held = get(self.slots, key)
+        cdef object held = self.held(key)
         cdef ndarray s = None
         if held is not None and not isinstance(held, (int, float)):
             s = array_of(held, "state", key)
@@ -230,7 +227,7 @@ cdef class Sweep:
                 start = held if s is None else s.item()
             s = zeros(0, NULL, typenum)
             np.PyArray_FillWithScalar(s, start)
-            self.remember(self.slots, key, wrap(s) if isinstance(self.owner, Tensor) else s)
+            self.keep(key, s)
         self.kept.append(s)
         return np.PyArray_DATA(s)
 
@@ -251,11 +248,18 @@ cdef class Sweep:
         self.kept.append(direct)
         return <char *> np.PyArray_DATA(direct)
 
-    cdef void remember(self, object mapping, object key, object value) except *:
-        """Put `value` into a state dict when the step runs, not before: it may yet fail."""
+    cdef object held(self, object key):
+        """What the state of the parameter in hand has for `key`, or None."""
+        return None if self.slots is None else get(self.slots, key)
+
+    cdef void keep(self, object key, ndarray value) except *:
+        """Add to the state of the parameter in hand when the step runs, not before: it may yet fail."""
         if self.fresh is None:
             self.fresh = []
-        self.fresh.append((mapping, key, value))
+        if self.slots is None:
+            self.slots = {}
+            self.fresh.append((self.state, self.owner if isinstance(self.owner, Tensor) else self.index, self.slots))
+        self.fresh.append((self.slots, key, wrap(value) if isinstance(self.owner, Tensor) else value))
 
     cdef void each_block(self, block_fn fn, double *partial, double factor, double cost) noexcept:
         """Call `fn` for every block; `cost` is that of all of them, in nanoseconds."""
