@@ -98,6 +98,7 @@ cdef void plan(Job *job) noexcept nogil:
         turn(g)
         turned = estimate(g, lanes, nr // 2, &other)
         if turned < straight:
+            job.step_a, job.step_b = job.step_b, job.step_a
             g.path = other
             cycles = turned
         else:
