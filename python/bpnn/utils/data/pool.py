@@ -12,6 +12,7 @@ from typing import Any
 from .worker import Job, dumps, receive_message, worker_main
 
 GRACE = 2.0  # seconds for all workers to end by themselves
+STARTING = 60.0  # seconds that a worker may take to start before the loader's timeout begins
 
 # What a child that cannot import the main program or find a class most often suffers from.
 START_HINT = (
@@ -31,7 +32,7 @@ class WorkerPool:
         self.processes: list[Any] = []
         self.connections: list[Any] = []
         self.inboxes: list[collections.deque] = [collections.deque() for _ in range(num_workers)]
-        self.answered = [False] * num_workers
+        self.ready = [False] * num_workers
         try:
             for number in range(num_workers):
                 self._start(job, number, num_workers, context, seed, epoch)
@@ -94,17 +95,22 @@ class WorkerPool:
 
     def _receive(self, worker: int, this_pass: int) -> tuple[str, Any]:
         """The next answer of `worker`; what others have ready is taken too, so that they can go on."""
-        deadline = time.monotonic() + self.timeout if self.timeout else None
+        since = time.monotonic()
         inbox = self.inboxes[worker]
         block = False
         while True:
-            self._collect(worker, deadline, block)
+            allowed = self.timeout if self.ready[worker] else self.timeout + STARTING
+            self._collect(worker, since + allowed if self.timeout else None, block)
             while inbox:
                 answer = inbox.popleft()
                 if answer is None:
                     self.broken = True
                     raise RuntimeError(self._epitaph(worker))
                 passed, kind, value = answer
+                if kind == "ready":
+                    self.ready[worker] = True
+                    since = time.monotonic()
+                    continue
                 if passed is None or (passed == this_pass and kind == "error"):
                     self.broken = True
                     raise _reraised(worker, *value)
@@ -126,7 +132,6 @@ class WorkerPool:
             number = open_ones[connection]
             try:
                 self.inboxes[number].append(receive_message(connection))
-                self.answered[number] = True
             except (EOFError, OSError):
                 connection.close()
                 self.inboxes[number].append(None)
@@ -141,7 +146,7 @@ class WorkerPool:
                 how = f"killed by {signal.Signals(-code).name}"
             if -code == getattr(signal, "SIGKILL", 9):
                 how += ", as the system does when memory runs out"
-        hint = "" if self.answered[worker] or (code is not None and code < 0) else f"; {START_HINT}"
+        hint = "" if self.ready[worker] or (code is not None and code < 0) else f"; {START_HINT}"
         return f"worker {worker} of the data loader (process {process.pid}) ended unexpectedly: {how}{hint}"
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ def _seed_everything(seed: int) -> None:
 
 
 def worker_main(connection: Connection, job: Job, number: int, num_workers: int, seed: int, epoch: int) -> None:
-    """Answer each task `(pass, seed, epoch, batch number, indices)` by `(pass, kind, value)`."""
+    """Answer each task `(pass, seed, epoch, batch number, indices)` by `(pass, kind, value)`, after a first `(None, "ready", None)`."""
     # Ctrl-C reaches the whole group of processes; the training process decides what it means
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -124,6 +124,7 @@ def worker_main(connection: Connection, job: Job, number: int, num_workers: int,
         except Exception as error:
             send_message(connection, (None, "error", _described(error)))
             return
+        send_message(connection, (None, "ready", None))
         threading.Thread(target=_listen, args=(connection, tasks), daemon=True).start()
         _work(connection, tasks, job, number)
     except (EOFError, OSError):
