@@ -279,6 +279,15 @@ def test_collate_errors():
         default_collate([])
 
 
+def test_gradients_flow_into_samples():
+    w = bpnn.from_numpy(np.arange(6.0).reshape(3, 2))
+    w.requires_grad = True
+    assert gatherer(TensorDataset(w)) is None
+    batch, = next(iter(DataLoader(TensorDataset(w), batch_size=2)))
+    (batch * batch).sum().backward()
+    assert w.grad.tolist() == [[0, 2], [4, 6], [0, 0]]
+
+
 def test_convert():
     sample = default_convert({"a": np.ones(2), "b": [np.float32(2), "text"], "c": Point(np.zeros(1), 3), "d": (1, None)})
     assert isinstance(sample["a"], bpnn.Tensor) and sample["b"][0].item() == 2 and sample["b"][1] == "text"

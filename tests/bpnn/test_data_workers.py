@@ -1,5 +1,6 @@
 """The loader's worker processes."""
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -157,6 +158,20 @@ def test_large_and_structured_batches():
     batch = next(iter(DataLoader(helpers.Slow(), batch_size=3, num_workers=1, collate_fn=helpers.to_tensor_and_text)))
     assert isinstance(batch["x"], bpnn.Tensor) and batch["x"].tolist() == [0, 1, 2]
     assert batch["text"] == ("a", None) and batch["n"] == 3
+
+
+def test_tensors_in_messages():
+    from bpnn.utils.data.worker import dumps
+
+    def sent(value):
+        return pickle.loads(dumps(value))
+
+    tensor = bpnn.from_numpy(np.arange(3.0))
+    assert type(sent(tensor)) is bpnn.Tensor and sent(tensor).tolist() == [0, 1, 2] and not sent(tensor).requires_grad
+    parameter = sent({"p": bpnn.nn.Parameter(tensor)})["p"]
+    assert isinstance(parameter, bpnn.nn.Parameter) and parameter.requires_grad and parameter.tolist() == [0, 1, 2]
+    with pytest.raises(pickle.PicklingError, match=r"history.*detach"):
+        sent(parameter * 2)
 
 
 def test_single_samples_from_workers():

@@ -108,7 +108,7 @@ def _seed_everything(seed: int) -> None:
 
 
 def worker_main(connection: Connection, job: Job, number: int, num_workers: int, seed: int, epoch: int) -> None:
-    """Answer each task `(pass, seed, epoch, batch number, indices)` by `(pass, kind, value)`, after a first `(None, "ready", None)`."""
+    """Send `(None, "ready", None)`, then answer each task `(pass, seed, epoch, batch number, indices)` by `(pass, kind, value)`."""
     # Ctrl-C reaches the whole group of processes; the training process decides what it means
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
