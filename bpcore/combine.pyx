@@ -119,6 +119,11 @@ def where(condition, input=None, other=None):
     return out
 
 
+def where_self(input, condition, other):
+    """The method: `where(condition, input, other)`."""
+    return where(condition, input, other)
+
+
 # --- bounds ---------------------------------------------------------------------------------------------------------------
 
 cdef class ClampNode(Node):

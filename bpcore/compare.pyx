@@ -199,7 +199,7 @@ def isneginf(input):
 
 def isreal(input):
     """Whether an element has no imaginary part."""
-    return wrap(numpy.isreal(as_tensor(input, "input").array))
+    return wrap(numpy.asarray(numpy.isreal(as_tensor(input, "input").array)))
 
 
 def signbit(input):

@@ -138,7 +138,7 @@ cdef class LogitNode(Node):
 
     cdef object backward(self, object dy):
         x, = self.saved
-        dx = dy / (x * (1 - x))
+        dx = numpy.asarray(dy / (x * (1 - x)))
         if self.eps < 0:
             dx[(x < 0) | (x > 1)] = numpy.nan
         else:

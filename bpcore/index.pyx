@@ -7,10 +7,11 @@ cimport numpy as np
 from cpython.long cimport PyLong_CheckExact
 from numpy cimport ndarray
 
+from bpcore.gather cimport picked
 from bpcore.inplace cimport may_change
-from bpcore.operand cimport cast, is_number, shape_of, typed, unbroadcast
+from bpcore.operand cimport shape_of, typed, unbroadcast
 from bpcore.shape cimport sliced
-from bpcore.tensor cimport Node, Tensor, as_tensor, attach, grad_mode, records, records2, wrap
+from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records2, wrap
 
 import numpy
 
@@ -107,35 +108,6 @@ cdef bint whole(tuple basic):
 
 
 # --- reading --------------------------------------------------------------------------------------------------------------
-
-cdef class IndexNode(Node):
-    """Picked elements: gradients of one picked twice add up."""
-    cdef tuple shape
-
-    cdef object backward(self, object dy):
-        where, = self.saved
-        dx = numpy.zeros(self.shape, dy.dtype)
-        if _integers(where):
-            numpy.add.at(dx, where, dy)
-        else:
-            dx[where] = dy
-        return dx
-
-
-def _integers(where):
-    return any(isinstance(i, ndarray) and i.dtype.kind != "b" for i in where)
-
-
-cdef Tensor picked(Tensor x, tuple where):
-    """`x[where]` for slices and arrays of integers and bools: a copy."""
-    cdef Tensor out = wrap((<object> x.array)[where])
-    cdef IndexNode node
-    if records(x):
-        node = IndexNode.__new__(IndexNode)
-        node.shape = shape_of(x.array)
-        attach(out, node, (x,), (where,))
-    return out
-
 
 def getitem(input, index):
     """`input[index]`: numbers, slices, None and `...` give a view; arrays, lists and tensors of integers or bools a copy."""

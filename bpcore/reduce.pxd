@@ -8,6 +8,10 @@ cdef class ReduceNode(Node):
     cdef tuple axes            # reduced
     cdef ndarray spread(self, ndarray reduced)
 
+cdef class PickNode(ReduceNode):
+    pass
+
 cdef Tensor reduced(Tensor x, object ufunc, tuple axes, bint keepdim, int typenum)
 cdef int attach_reduction(Tensor out, ReduceNode node, Tensor x, tuple axes, tuple saved) except -1
 cdef int nonempty(Tensor x, tuple axes, str name) except -1
+cdef Tensor summable(object input, object dtype)

@@ -26,12 +26,16 @@ from bpcore.compare import (
     ge, gt, isclose, isfinite, isin, isinf, isnan, isneginf, isposinf, isreal, le, logical_and, logical_not,
     logical_or, logical_xor, lt, ne, signbit,
 )
+from bpcore.einsum import einsum
 from bpcore.elementwise import (
     abs, acos, acosh, asin, asinh, atan, atanh, ceil, cos, cosh, deg2rad, erf, erfc, erfinv, exp, exp2, expm1, floor,
     frac, log, log10, log1p, log2, logit, nan_to_num, rad2deg, reciprocal, round, rsqrt, sign, sin, sinh, sqrt, square,
     tan, trunc,
 )
-from bpcore.gather import nonzero
+from bpcore.gather import (
+    argwhere, gather, index_add, index_copy, index_fill, index_put, index_select, masked_fill, masked_scatter,
+    masked_select, nonzero, scatter, scatter_add, take, take_along_dim,
+)
 from bpcore.join import (
     atleast_1d, atleast_2d, atleast_3d, cat, chunk, column_stack, diag, diag_embed, dsplit, dstack, flip, fliplr,
     flipud, hsplit, hstack, repeat_interleave, roll, split, stack, tensor_split, tile, tril, triu, unbind, vsplit,
@@ -39,12 +43,19 @@ from bpcore.join import (
 )
 from bpcore.matmul import addbmm, addmm, addmv, addr, baddbmm, bmm, dot, inner, matmul, mm, mv, outer, tensordot
 from bpcore.operand import can_cast, promote_types, result_type
+from bpcore.order import (
+    argsort, cummax, cummin, cumprod, cumsum, kthvalue, median, msort, nanmedian, sort, topk, unique,
+)
 from bpcore.power import float_power, pow
 from bpcore.reduce import amax, amin, aminmax, argmax, argmin, max, mean, min, sum
 from bpcore.shape import (
     adjoint, broadcast_to, clone, diagonal, flatten, movedim, narrow, permute, ravel, reshape, select, squeeze, t,
     transpose, unflatten, unsqueeze,
 )
+from bpcore.statistics import (
+    all, any, count_nonzero, logsumexp, nanmean, nansum, norm, prod, std, std_mean, var, var_mean,
+)
+
 from bpcore.activation import relu, sigmoid, tanh
 from bpcore.dtypes import default_float as get_default_dtype
 from bpcore.dtypes import set_default_float as set_default_dtype

@@ -2,7 +2,9 @@
 
 `x.add(y)` is `bpcore.arithmetic.add(x, y)`, so the documentation of a method is that of the function.
 """
-from bpcore import activation, arithmetic, combine, compare, elementwise, index, join, power, reduce, shape
+from bpcore import (
+    activation, arithmetic, combine, compare, elementwise, index, join, order, power, reduce, shape, statistics,
+)
 from bpcore import gather as elements
 from bpcore import matmul as products
 from bpcore import softmax as normalized
@@ -135,6 +137,30 @@ class Methods:
     aminmax = reduce.aminmax
     argmax = reduce.argmax
     argmin = reduce.argmin
+    prod = statistics.prod
+    var = statistics.var
+    std = statistics.std
+    norm = statistics.norm
+    logsumexp = statistics.logsumexp
+    all = statistics.all
+    any = statistics.any
+    count_nonzero = statistics.count_nonzero
+    nansum = statistics.nansum
+    nanmean = statistics.nanmean
+
+    # order
+    sort = order.sort
+    argsort = order.argsort
+    msort = order.msort
+    topk = order.topk
+    median = order.median
+    nanmedian = order.nanmedian
+    kthvalue = order.kthvalue
+    unique = order.unique
+    cumsum = order.cumsum
+    cumprod = order.cumprod
+    cummax = order.cummax
+    cummin = order.cummin
 
     # shape
     reshape = shape.reshape
@@ -182,7 +208,22 @@ class Methods:
     # elements
     __getitem__ = index.getitem
     __setitem__ = index.setitem
+    index_select = elements.index_select
+    gather = elements.gather
+    take = elements.take
+    take_along_dim = elements.take_along_dim
+    masked_select = elements.masked_select
     nonzero = elements.nonzero
+    argwhere = elements.argwhere
+    masked_fill = elements.masked_fill
+    masked_scatter = elements.masked_scatter
+    scatter = elements.scatter
+    scatter_add = elements.scatter_add
+    index_add = elements.index_add
+    index_copy = elements.index_copy
+    index_fill = elements.index_fill
+    index_put = elements.index_put
+    where = combine.where_self
 
     # products
     matmul = __matmul__ = products.matmul

@@ -1,0 +1,3 @@
+from bpcore.tensor cimport Tensor
+
+cdef Tensor picked(Tensor x, tuple where)
