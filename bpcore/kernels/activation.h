@@ -37,10 +37,12 @@ BP_MAP_FORWARD(erf, BP_NAME(v_erf)(x))
 
 /* Piecewise linear. A NaN fails every comparison and so comes out as it went in. */
 BP_MAP(relu, x < 0 ? 0 : x, y <= 0 ? 0 : dy)
-BP_MAP(leaky_relu, x > 0 ? x : x * a, x > 0 ? dy : dy * a)                                   /* a: slope; saved: x, or y if a >= 0 */
-BP_MAP(hardtanh, x < a ? a : (x > b ? b : x), (x <= a) | (x >= b) ? 0 : dy)                  /* [a, b]; saved: x */
+BP_MAP(leaky_relu, x > 0 ? x : x * a, x > 0 ? dy : dy * a) /* saved: x, or y where the slope a >= 0 */
+BP_MAP(hardtanh, x < a ? a : (x > b ? b : x), (x > a) & (x < b) ? dy : 0) /* saved: x */
 BP_MAP(hardsigmoid, (x + 3 < 0 ? 0 : (x + 3 > 6 ? 6 : x + 3)) / 6, (x > -3) & (x < 3) ? dy / 6 : 0)
 BP_MAP(threshold, x <= a ? b : x, x <= a ? 0 : dy)
+BP_MAP(hardshrink, (x >= -a) & (x <= a) ? 0 : x, (x >= -a) & (x <= a) ? 0 : dy)
+BP_MAP(softshrink, x > a ? x - a : (x < -a ? x + a : x * 0), (x >= -a) & (x <= a) ? 0 : dy)
 
 /* From the output y. */
 BP_MAP(sigmoid, BP_NAME(v_sigmoid)(x), dy * y * (1 - y))
@@ -49,7 +51,10 @@ BP_MAP(tanh, BP_NAME(v_tanh)(x), dy * (1 - y * y))
 BP_MAP(elu, x <= 0 ? a * BP_NAME(v_expm1_neg)(x * c < 0 ? x * c : 0) : b * x, y <= 0 ? dy * c * (y + a) : dy * b)
 
 /* From the input x. */
-BP_MAP_FORWARD(elu_slope, x <= 0 ? a * c * BP_NAME(v_exp)(x * c) : b) /* elu's derivative where a < 0 */
+/* elu where a or c is negative and the output does not tell the slope */
+BP_MAP(elu_input,
+       x <= 0 ? a * (x * c < 0 ? BP_NAME(v_expm1_neg)(x * c) : BP_NAME(v_exp)(x * c) - 1) : b * x,
+       x <= 0 ? dy * a * c * BP_NAME(v_exp)(x * c) : dy * b)
 BP_MAP(softplus, x * a > b ? x : BP_NAME(v_softplus)(x * a) / a, x * a > b ? dy : dy * BP_NAME(v_sigmoid)(x * a))
 BP_MAP(logsigmoid, -BP_NAME(v_softplus)(-x), dy * BP_NAME(v_sigmoid)(-x))
 BP_MAP(softsign, x / (1 + BP_ABS(x)), dy / ((1 + BP_ABS(x)) * (1 + BP_ABS(x))))
@@ -90,6 +95,10 @@ BP_INLINE BP_REAL BP_NAME(mish_weight)(BP_REAL x) {
 }
 BP_INLINE BP_REAL BP_NAME(mish_slope)(BP_REAL x) {
     const BP_REAL w = BP_NAME(mish_weight)(x), t = w / (w + 2);
-    return t + x * BP_NAME(v_sigmoid)(x) * 4 * (w + 1) / ((w + 2) * (w + 2));
+    return x > 20 ? 1 : t + x * BP_NAME(v_sigmoid)(x) * 4 * (w + 1) / ((w + 2) * (w + 2));
 }
-BP_MAP(mish, x * BP_NAME(mish_weight)(x) / (BP_NAME(mish_weight)(x) + 2), dy * BP_NAME(mish_slope)(x))
+BP_INLINE BP_REAL BP_NAME(mish_gate)(BP_REAL x) {
+    const BP_REAL w = BP_NAME(mish_weight)(x);
+    return w / (w + 2);
+}
+BP_MAP(mish, x * BP_NAME(mish_gate)(x), dy * BP_NAME(mish_slope)(x))

@@ -4,8 +4,7 @@
  * Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Elements come in groups of 256: 64
  * counters of four words; word k of counter j belongs to element 64 k + j of the group. */
 
-#ifndef BP_DROPOUT_GROUP
-#define BP_DROPOUT_GROUP 256
+#ifndef BP_PHILOX_ROUND
 #define BP_PHILOX_ROUND                                                         \
     {                                                                           \
         const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2; \

@@ -22,15 +22,17 @@
         BP_ENTRY(log, type)                                                         \
         BP_ENTRY(log1p, type)                                                       \
         BP_ENTRY(erf, type)                                                         \
-        BP_ENTRY(elu_slope, type)                                                   \
         BP_ENTRY(relu, type) BP_ENTRY(relu_backward, type)                          \
         BP_ENTRY(leaky_relu, type) BP_ENTRY(leaky_relu_backward, type)              \
         BP_ENTRY(hardtanh, type) BP_ENTRY(hardtanh_backward, type)                  \
         BP_ENTRY(hardsigmoid, type) BP_ENTRY(hardsigmoid_backward, type)            \
         BP_ENTRY(threshold, type) BP_ENTRY(threshold_backward, type)                \
+        BP_ENTRY(hardshrink, type) BP_ENTRY(hardshrink_backward, type)              \
+        BP_ENTRY(softshrink, type) BP_ENTRY(softshrink_backward, type)              \
         BP_ENTRY(sigmoid, type) BP_ENTRY(sigmoid_backward, type)                    \
         BP_ENTRY(tanh, type) BP_ENTRY(tanh_backward, type)                          \
         BP_ENTRY(elu, type) BP_ENTRY(elu_backward, type)                            \
+        BP_ENTRY(elu_input, type) BP_ENTRY(elu_input_backward, type)                \
         BP_ENTRY(softplus, type) BP_ENTRY(softplus_backward, type)                  \
         BP_ENTRY(logsigmoid, type) BP_ENTRY(logsigmoid_backward, type)              \
         BP_ENTRY(softsign, type) BP_ENTRY(softsign_backward, type)                  \
@@ -40,12 +42,15 @@
         BP_ENTRY(gelu_tanh, type) BP_ENTRY(gelu_tanh_backward, type)                \
         BP_ENTRY(mish, type) BP_ENTRY(mish_backward, type)                          \
         BP_ENTRY(sum, type)                                                         \
+        BP_ENTRY(sum_rows, type)                                                    \
         BP_ENTRY(softmax, type)                                                     \
         BP_ENTRY(softmax_backward, type)                                            \
         BP_ENTRY(log_softmax, type)                                                 \
         BP_ENTRY(log_softmax_backward, type)                                        \
         BP_ENTRY(cross_entropy, type)                                               \
         BP_ENTRY(cross_entropy_soft, type)                                          \
+        BP_ENTRY(softmax_tile, type) BP_ENTRY(softmax_tile_backward, type)          \
+        BP_ENTRY(log_softmax_tile, type) BP_ENTRY(log_softmax_tile_backward, type)  \
         BP_ENTRY(mse, type) BP_ENTRY(mse_sum, type) BP_ENTRY(mse_dx, type)          \
         BP_ENTRY(l1, type) BP_ENTRY(l1_sum, type) BP_ENTRY(l1_dx, type)             \
         BP_ENTRY(smooth_l1, type) BP_ENTRY(smooth_l1_sum, type) BP_ENTRY(smooth_l1_dx, type)\
@@ -71,6 +76,10 @@
         .adamax = BP_CAT(BP_CAT(adamax, type), BP_ISA),                             \
         .rescale = BP_CAT(BP_CAT(rescale, type), BP_ISA),                           \
         .sum_squares = BP_CAT(BP_CAT(sum_squares, type), BP_ISA),                   \
+        .gemm = BP_CAT(BP_CAT(gemm, type), BP_ISA),                                 \
+        .gemm_pack = BP_CAT(BP_CAT(gemm_pack, type), BP_ISA),                       \
+        .gemm_mr = BP_CAT(BP_CAT(gemm_mr, type), BP_ISA),                           \
+        .gemm_nr = BP_CAT(BP_CAT(gemm_nr, type), BP_ISA),                           \
     }
 #define BP_STRING_(x) #x
 #define BP_STRING(x) BP_STRING_(x)

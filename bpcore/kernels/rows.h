@@ -40,8 +40,8 @@ BP_INLINE BP_REAL BP_NAME(row_sum_exp)(const BP_REAL *x, BP_REAL m, bp_size n) {
     return (BP_REAL)total;
 }
 
-/* A block of narrow rows: z = e^(x - max), maxima in m. */
-BP_INLINE void BP_NAME(block_exp)(BP_REAL *z, BP_REAL *m, const BP_REAL *x, bp_size rows, bp_size cols) {
+/* A block of narrow rows: z = e^(x - m) with the maxima in m and the sums of z in s. */
+BP_INLINE void BP_NAME(block_exp)(BP_REAL *z, BP_REAL *m, BP_REAL *s, const BP_REAL *x, bp_size rows, bp_size cols) {
     for (bp_size r = 0; r < rows; r++) {
         const BP_REAL *xr = x + r * cols;
         BP_REAL *zr = z + r * cols, top = -(BP_REAL)INFINITY;
@@ -50,25 +50,24 @@ BP_INLINE void BP_NAME(block_exp)(BP_REAL *z, BP_REAL *m, const BP_REAL *x, bp_s
         m[r] = top;
     }
     BP_SIMD for (bp_size i = 0; i < rows * cols; i++) z[i] = BP_NAME(v_exp_ftz)(z[i]);
-}
-
-BP_INLINE BP_REAL BP_NAME(narrow_sum)(const BP_REAL *x, bp_size n) {
-    BP_REAL total = 0;
-    for (bp_size i = 0; i < n; i++) total += x[i];
-    return total;
+    for (bp_size r = 0; r < rows; r++) {
+        BP_REAL total = 0;
+        for (bp_size c = 0; c < cols; c++) total += z[r * cols + c];
+        s[r] = total;
+    }
 }
 
 static void BP_NAME(softmax)(BP_REAL *y, const BP_REAL *x, bp_size rows, bp_size cols) {
     if (cols < BP_NARROW && cols > 0) {
-        BP_REAL m[BP_BLOCK];
+        BP_REAL m[BP_BLOCK], s[BP_BLOCK];
         const bp_size step = BP_BLOCK / cols;
         for (bp_size r0 = 0; r0 < rows; r0 += step) {
             const bp_size block = rows - r0 < step ? rows - r0 : step;
             BP_REAL *z = y + r0 * cols;
-            BP_NAME(block_exp)(z, m, x + r0 * cols, block, cols);
+            BP_NAME(block_exp)(z, m, s, x + r0 * cols, block, cols);
+            BP_SIMD for (bp_size r = 0; r < block; r++) s[r] = 1 / s[r];
             for (bp_size r = 0; r < block; r++, z += cols) {
-                const BP_REAL scale = 1 / BP_NAME(narrow_sum)(z, cols);
-                for (bp_size c = 0; c < cols; c++) z[c] *= scale;
+                for (bp_size c = 0; c < cols; c++) z[c] *= s[r];
             }
         }
         return;
@@ -97,16 +96,16 @@ static void BP_NAME(softmax_backward)(BP_REAL *dx, const BP_REAL *dy, const BP_R
 /* y = x - max - log(sum(e^(x - max))) */
 static void BP_NAME(log_softmax)(BP_REAL *y, const BP_REAL *x, bp_size rows, bp_size cols) {
     if (cols < BP_NARROW && cols > 0) {
-        BP_REAL m[BP_BLOCK];
+        BP_REAL m[BP_BLOCK], s[BP_BLOCK];
         const bp_size step = BP_BLOCK / cols;
         for (bp_size r0 = 0; r0 < rows; r0 += step) {
             const bp_size block = rows - r0 < step ? rows - r0 : step;
             const BP_REAL *xr = x + r0 * cols;
             BP_REAL *z = y + r0 * cols;
-            BP_NAME(block_exp)(z, m, xr, block, cols);
+            BP_NAME(block_exp)(z, m, s, xr, block, cols);
+            BP_SIMD for (bp_size r = 0; r < block; r++) s[r] = BP_NAME(v_log)(s[r]);
             for (bp_size r = 0; r < block; r++, z += cols, xr += cols) {
-                const BP_REAL lse = BP_NAME(v_log)(BP_NAME(narrow_sum)(z, cols));
-                for (bp_size c = 0; c < cols; c++) z[c] = (xr[c] - m[r]) - lse;
+                for (bp_size c = 0; c < cols; c++) z[c] = (xr[c] - m[r]) - s[r];
             }
         }
         return;
@@ -125,12 +124,13 @@ static void BP_NAME(log_softmax_backward)(BP_REAL *dx, const BP_REAL *dy, const 
     }
 }
 
-/* What is left of a row's cross-entropy once z = e^(x - m) and its sum are known. The target distribution is
+/* What is left of a row's cross-entropy once z = e^(x - m), its sum and lse = log(sum) are known. The target distribution is
  * q[c] = keep w[t] [c = t] + smooth w[c], with w = 1 where weight is NULL and `spread` = smooth times the sum of all w:
  *     loss = -sum(q log p),   dx = scale (p sum(q) - q) */
-BP_INLINE BP_REAL BP_NAME(ce_row)(BP_REAL *dx, const BP_REAL *x, BP_REAL m, BP_REAL sum, bp_size t, const BP_REAL *weight,
-                                  bp_size cols, BP_REAL keep, BP_REAL smooth, BP_REAL spread, BP_REAL scale) {
-    const BP_REAL lse = BP_NAME(v_log)(sum), q = keep * (weight ? weight[t] : 1);
+BP_INLINE BP_REAL BP_NAME(ce_row)(BP_REAL *dx, const BP_REAL *x, BP_REAL m, BP_REAL sum, BP_REAL lse, bp_size t,
+                                  const BP_REAL *weight, bp_size cols, BP_REAL keep, BP_REAL smooth, BP_REAL spread,
+                                  BP_REAL scale) {
+    const BP_REAL q = keep * (weight ? weight[t] : 1);
     BP_REAL loss = q * (lse - (x[t] - m));
     if (smooth != 0) {
         double total = 0;
@@ -164,26 +164,29 @@ static void BP_NAME(cross_entropy)(BP_REAL *loss, BP_REAL *dx, const BP_REAL *x,
                                    bp_size rows, bp_size cols, int64_t ignore, BP_REAL smoothing, BP_REAL scale) {
     const BP_REAL keep = 1 - smoothing, smooth = cols > 0 ? smoothing / cols : 0;
     const BP_REAL spread = smooth == 0 ? 0 : smooth * (weight ? (BP_REAL)BP_NAME(sum)(weight, cols) : cols);
-    BP_REAL scratch[BP_BLOCK], m[BP_BLOCK];
+    BP_REAL scratch[BP_BLOCK], m[BP_BLOCK], sum[BP_BLOCK], lse[BP_BLOCK];
     const bp_size step = cols < BP_NARROW && cols > 0 ? BP_BLOCK / cols : 1;
     for (bp_size r0 = 0; r0 < rows; r0 += step) {
         const bp_size block = rows - r0 < step ? rows - r0 : step;
-        if (step > 1) BP_NAME(block_exp)(dx ? dx + r0 * cols : scratch, m, x + r0 * cols, block, cols);
-        for (bp_size r = r0; r < r0 + block; r++) {
+        if (step > 1) {
+            BP_NAME(block_exp)(dx ? dx + r0 * cols : scratch, m, sum, x + r0 * cols, block, cols);
+            BP_SIMD for (bp_size r = 0; r < block; r++) lse[r] = BP_NAME(v_log)(sum[r]);
+        }
+        for (bp_size i = 0; i < block; i++) {
+            const bp_size r = r0 + i;
             const BP_REAL *xr = x + r * cols;
-            BP_REAL *zr = dx ? dx + r * cols : NULL, sum;
+            BP_REAL *zr = dx ? dx + r * cols : NULL;
             if (t[r] == ignore) {
                 loss[r] = 0;
                 if (zr) memset(zr, 0, cols * sizeof *zr);
                 continue;
             }
-            if (step > 1) {
-                sum = BP_NAME(narrow_sum)(zr ? zr : scratch + (r - r0) * cols, cols);
-            } else {
-                m[0] = BP_NAME(row_max)(xr, cols);
-                sum = zr ? BP_NAME(row_exp)(zr, xr, m[0], cols) : BP_NAME(row_sum_exp)(xr, m[0], cols);
+            if (step == 1) {
+                m[i] = BP_NAME(row_max)(xr, cols);
+                sum[i] = zr ? BP_NAME(row_exp)(zr, xr, m[i], cols) : BP_NAME(row_sum_exp)(xr, m[i], cols);
+                lse[i] = BP_NAME(v_log)(sum[i]);
             }
-            loss[r] = BP_NAME(ce_row)(zr, xr, m[r - r0], sum, (bp_size)t[r], weight, cols, keep, smooth, spread, scale);
+            loss[r] = BP_NAME(ce_row)(zr, xr, m[i], sum[i], lse[i], (bp_size)t[r], weight, cols, keep, smooth, spread, scale);
         }
     }
 }

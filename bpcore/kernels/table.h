@@ -12,6 +12,11 @@
 
 typedef ptrdiff_t bp_size;
 
+#define BP_AXIS_TILE 64       /* axis.h: the most columns that one call works on */
+#define BP_DROPOUT_GROUP 256  /* dropout.h: elements that share their counters */
+
+#include "gemm_args.h"
+
 /* What an optimizer's update needs besides its arrays; update.h says which kernel reads what. */
 typedef struct {
     double scale, l2, keep, lr, eps, beta1, beta2, root, gain, direct, look;
@@ -32,15 +37,17 @@ typedef struct {
     BP_MAP_1(log, T)                                                                                      \
     BP_MAP_1(log1p, T)                                                                                    \
     BP_MAP_1(erf, T)                                                                                      \
-    BP_MAP_1(elu_slope, T)                                                                                \
     BP_MAP_2(relu, T)                                                                                     \
     BP_MAP_2(leaky_relu, T)                                                                               \
     BP_MAP_2(hardtanh, T)                                                                                 \
     BP_MAP_2(hardsigmoid, T)                                                                              \
     BP_MAP_2(threshold, T)                                                                                \
+    BP_MAP_2(hardshrink, T)                                                                               \
+    BP_MAP_2(softshrink, T)                                                                               \
     BP_MAP_2(sigmoid, T)                                                                                  \
     BP_MAP_2(tanh, T)                                                                                     \
     BP_MAP_2(elu, T)                                                                                      \
+    BP_MAP_2(elu_input, T)                                                                                \
     BP_MAP_2(softplus, T)                                                                                 \
     BP_MAP_2(logsigmoid, T)                                                                               \
     BP_MAP_2(softsign, T)                                                                                 \
@@ -51,6 +58,8 @@ typedef struct {
     BP_MAP_2(mish, T)                                                                                     \
     /* reduce.h: the sum, in chunks of fixed length */                                                    \
     double (*sum)(const T *x, bp_size n);                                                                 \
+    /* reduce.h: out[cols] = the sum of rows that lie ld apart */                                         \
+    void (*sum_rows)(T *out, const T *x, bp_size rows, bp_size cols, bp_size ld);                         \
     /* rows.h: over the rows of a contiguous (rows, cols) */                                              \
     void (*softmax)(T *y, const T *x, bp_size rows, bp_size cols);                                        \
     void (*softmax_backward)(T *dx, const T *dy, const T *y, bp_size rows, bp_size cols);                 \
@@ -60,6 +69,11 @@ typedef struct {
                           int64_t ignore, T smoothing, T scale);                                          \
     void (*cross_entropy_soft)(T *loss, T *dx, const T *x, const T *target, const T *weight, bp_size rows, bp_size cols,\
                                T smoothing, T scale);                                                     \
+    /* axis.h: the same over `width` columns of a (cols, inner) matrix */                                 \
+    void (*softmax_tile)(T *y, const T *x, bp_size cols, bp_size inner, bp_size width);                   \
+    void (*log_softmax_tile)(T *y, const T *x, bp_size cols, bp_size inner, bp_size width);               \
+    void (*softmax_tile_backward)(T *dx, const T *dy, const T *y, bp_size cols, bp_size inner, bp_size width);\
+    void (*log_softmax_tile_backward)(T *dx, const T *dy, const T *y, bp_size cols, bp_size inner, bp_size width);\
     /* losses.h: f(x[n], t[n]), its sum, and its derivatives times scale */                               \
     BP_PAIR_LOSS(mse, T)                                                                                  \
     BP_PAIR_LOSS(l1, T)                                                                                   \
@@ -90,6 +104,10 @@ typedef struct {
     void (*adamax)(T *p, T *s0, T *s1, T *s2, const T *g, const bp_update *u, bp_size n);                 \
     void (*rescale)(T *x, double factor, bp_size n);                                                      \
     double (*sum_squares)(const T *x, bp_size n);                                                         \
+    /* gemm.h: rows i0..i1 and columns j0..j1 of a matrix product; b packed once; the height and width of a tile */ \
+    void (*gemm)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j0, bp_size j1);                       \
+    void (*gemm_pack)(T *out, const T *b, bp_size rsb, bp_size csb, bp_size n, bp_size k, bp_size j0, bp_size j1); \
+    int gemm_mr, gemm_nr;                                                                                 \
 
 typedef struct { KERNELS(float) } bp_kernels_f32;
 typedef struct { KERNELS(double) } bp_kernels_f64;
