@@ -31,7 +31,7 @@ cdef void add_to(Pending state, Node node, int slot, ndarray grad) except *:
         if state.grad is None:
             state.grad = [None] * node.n_outputs
         held = (<list> state.grad)[slot]
-        (<list> state.grad)[slot] = grad if held is None else held + grad
+        (<list> state.grad)[slot] = grad if held is None else numpy.asarray(held + grad)
     elif state.grad is None:
         state.grad = grad
     elif state.owned:
@@ -216,6 +216,8 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
                 if result is not None:
                     grad = result if several is None else several[i]
                     if grad is not None and (captures is None or state.wanted):
+                        if not isinstance(grad, ndarray):       # NumPy makes scalars of results without axes
+                            grad = numpy.asarray(grad)
                         add_to(state, behind, 0 if slots is None else slots[i], grad)
                     grad = None
                 if state.waiting == 0 and type(behind) is Accumulate:
