@@ -98,8 +98,10 @@ def forms_of(info):
         ours, short = look_up(bpnn, name), name.split(".")[-1]
         if index == 0 and wrapped:
             # A lambda around a method (`x.T`, `x.expand(shape)`) is exposed when the method is.
-            method = "." not in name and (hasattr(bpnn.Tensor, short) or hasattr(bpnn.Tensor, short + "_"))
-            ours = rebind(theirs, bpnn) if ours or method else None
+            called = theirs.__code__.co_names
+            if "torch" not in called or "Tensor" in called:
+                ours = hasattr(bpnn.Tensor, short) or hasattr(bpnn.Tensor, short + "_")
+            ours = rebind(theirs, bpnn) if ours else None
             theirs = rebind(theirs, torch)
         add(f"function {name}", theirs, ours)
         if ours is None and "." in name:
