@@ -66,7 +66,7 @@ cdef double estimate(const bp_gemm *g, double lanes, Py_ssize_t width, int *path
     # transposed while it is packed.
     best = max(m, 4) * up(g.n, width) * k / lanes + (0 if g.csb == 1 else 0.5 * n * k)
     path[0] = BP_TILE
-    if g.csa == 1 and g.rsb == 1:
+    if g.csa == 1 and g.rsb == 1 and g.k >= width:
         other = m * n * (up(g.k, width) / lanes * 1.1 + 8) + 60
         if other < best:
             best = other

@@ -20,14 +20,14 @@
 #include "gemm_pack.h"
 #include "gemm_skinny.h"
 
-#define BP_KC (BP_F32 ? 400 : 256)
+#define BP_KC (BP_F32 ? 512 : 384)
 #ifndef BP_PACK_A
 #define BP_PACK_A (8 * BP_NR) /* pack a for more columns than this */
 #define BP_PACK_B (8 * BP_MR) /* pack a contiguous b for more rows than this */
 #endif
 #define BP_MC (20 * BP_MR)
 #define BP_NC ((bp_size)(BP_SCRATCH_BYTES / sizeof(BP_REAL) / BP_KC - BP_MC - 1) / BP_NR * BP_NR)
-#define BP_STACK (BP_KC * (BP_MR + BP_WIDTH / sizeof(BP_REAL) * 2))
+#define BP_STACK ((bp_size)(16384 / sizeof(BP_REAL)))
 
 /* Steps of k in one pass: equal parts of at most BP_KC. */
 static bp_size BP_NAME(gemm_kc)(bp_size k) {
@@ -82,22 +82,23 @@ static void BP_NAME(gemm_block)(const BP_TILE_OUT *block, bp_size m, bp_size til
 }
 
 static void BP_NAME(gemm_tiles)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j0, bp_size j1) {
-    BP_REAL stack[BP_STACK];
+    BP_REAL stack[BP_STACK]; /* for small products; threads may have small stacks */
     BP_REAL *scratch = stack;
-    const bp_size m = i1 - i0, n = j1 - j0, k = g->k, kc = BP_NAME(gemm_kc)(k);
+    const bp_size m = i1 - i0, n = j1 - j0, k = g->k;
     const BP_REAL *a = (const BP_REAL *)g->a + i0 * g->rsa, *b = (const BP_REAL *)g->b + j0 * g->csb;
     /* Packing costs a pass over the operand; it pays where the packed piece is used often enough. */
-    const int pack_a = n > BP_PACK_A, direct_b = g->csb == 1 && m <= BP_PACK_B;
-    bp_size mc = pack_a ? (m < BP_MC ? m : BP_MC) : m, nc = n < BP_NC ? n : BP_NC;
-    bp_size room_a = pack_a ? mc * kc : 0, room_b = g->packed ? 0 : direct_b ? BP_NR * kc : (nc + BP_NR - 1) / BP_NR * BP_NR * kc;
-    if (room_a + room_b > BP_STACK) {
-        scratch = (BP_REAL *)bp_scratch_take();
-        if (!scratch) { /* no memory: the smallest blocks fit the stack */
-            scratch = stack;
-            mc = pack_a ? BP_MR : m;
-            nc = BP_NR;
-            room_a = pack_a ? mc * kc : 0;
-        }
+    const int aliased = g->rsb * (bp_size)sizeof(BP_REAL) % 4096 == 0 && m > 2 * BP_MR; /* rows of b evict each other */
+    const int direct_b = g->csb == 1 && m <= BP_PACK_B && !aliased;
+    int pack_a = n > BP_PACK_A;
+    bp_size kc = BP_NAME(gemm_kc)(k), mc = pack_a && m > BP_MC ? BP_MC : m, nc = n < BP_NC ? n : BP_NC;
+    bp_size room_a = pack_a ? mc * kc : 0;
+    const bp_size room_b = g->packed ? 0 : direct_b ? (n % BP_VL ? BP_NR * kc : 0) : (nc + BP_NR - 1) / BP_NR * BP_NR * kc;
+    if (room_a + room_b > BP_STACK && !(scratch = (BP_REAL *)bp_scratch_take())) {
+        scratch = stack; /* no memory: slowly, then, and with roundings of its own */
+        pack_a = room_a = 0;
+        mc = m;
+        nc = BP_NR;
+        if (!g->packed) kc = BP_STACK / BP_NR;
     }
     BP_REAL *const packed_a = scratch, *const packed_b = scratch + room_a;
     const bp_size row_blocks = (m + mc - 1) / mc;
@@ -111,7 +112,7 @@ static void BP_NAME(gemm_tiles)(const bp_gemm *g, bp_size i0, bp_size i1, bp_siz
             if (g->packed)
                 panels = (const BP_REAL *)g->packed + p * ((g->n + BP_NR - 1) / BP_NR * BP_NR) + (j0 + j) * kp;
             else if (direct_b) {
-                whole = nj / BP_NR * BP_NR;
+                whole = nj / BP_VL * BP_VL;
                 BP_NAME(pack_columns)(packed_b, bp + whole, g->rsb, 1, nj - whole, kp);
             } else
                 BP_NAME(pack_columns)(packed_b, bp, g->rsb, g->csb, nj, kp);
@@ -159,6 +160,9 @@ enum { BP_NAME(gemm_mr) = BP_MR, BP_NAME(gemm_nr) = (int)BP_NR };
 #undef vec
 #undef vecu
 #undef half
+#undef quad
+#undef quadu
+#undef bits
 #undef BP_VL
 #undef BP_NR
 #undef BP_MR
@@ -167,7 +171,7 @@ enum { BP_NAME(gemm_mr) = BP_MR, BP_NAME(gemm_nr) = (int)BP_NR };
 #undef BP_FOUR
 #undef BP_Q
 #undef BP_DOT_N
-#undef BP_DOTS
+#undef BP_DOT_CASE
 #undef BP_AXPY_BYTES
 #undef BP_KC
 #undef BP_MC

@@ -1,33 +1,5 @@
 /* Panels of a matrix in the order in which a tile reads them: for each step of k, `width` neighbours side by side. */
 
-#ifdef BP_VECTORS
-#define quad BP_NAME(quad)
-#define quadu BP_NAME(quadu)
-typedef BP_REAL quad __attribute__((vector_size(16)));
-typedef BP_REAL quadu __attribute__((vector_size(16), aligned(sizeof(BP_REAL)), may_alias));
-#define BP_Q ((bp_size)(16 / sizeof(BP_REAL)))
-
-/* out[j][i] = in[i][j] for one square block of 16 bytes a side. */
-BP_INLINE void BP_NAME(transpose_block)(BP_REAL *out, bp_size ldo, const BP_REAL *in, bp_size ldi) {
-#if BP_F32
-    const quad a = *(const quadu *)in, b = *(const quadu *)(in + ldi);
-    const quad c = *(const quadu *)(in + 2 * ldi), d = *(const quadu *)(in + 3 * ldi);
-    const quad ab0 = BP_SHUFFLE4(a, b, 0, 4, 1, 5), ab1 = BP_SHUFFLE4(a, b, 2, 6, 3, 7);
-    const quad cd0 = BP_SHUFFLE4(c, d, 0, 4, 1, 5), cd1 = BP_SHUFFLE4(c, d, 2, 6, 3, 7);
-    *(quadu *)out = BP_SHUFFLE4(ab0, cd0, 0, 1, 4, 5);
-    *(quadu *)(out + ldo) = BP_SHUFFLE4(ab0, cd0, 2, 3, 6, 7);
-    *(quadu *)(out + 2 * ldo) = BP_SHUFFLE4(ab1, cd1, 0, 1, 4, 5);
-    *(quadu *)(out + 3 * ldo) = BP_SHUFFLE4(ab1, cd1, 2, 3, 6, 7);
-#else
-    const quad a = *(const quadu *)in, b = *(const quadu *)(in + ldi);
-    *(quadu *)out = BP_SHUFFLE2(a, b, 0, 2);
-    *(quadu *)(out + ldo) = BP_SHUFFLE2(a, b, 1, 3);
-#endif
-}
-#undef quad
-#undef quadu
-#endif
-
 /* out[p * width + i] = in[i * si + p * sp] for i < count and p < k; columns from count to width become zero. */
 BP_INLINE void BP_NAME(pack_panel)(BP_REAL *BP_RESTRICT out, const bp_size width, const BP_REAL *BP_RESTRICT in, bp_size si,
                                    bp_size sp, bp_size count, bp_size k) {
@@ -38,13 +10,18 @@ BP_INLINE void BP_NAME(pack_panel)(BP_REAL *BP_RESTRICT out, const bp_size width
     }
     bp_size i = 0;
 #ifdef BP_VECTORS
-    if (sp == 1)
-        for (; i + BP_Q <= count; i += BP_Q) {
-            bp_size p = 0;
-            for (; p + BP_Q <= k; p += BP_Q) BP_NAME(transpose_block)(out + p * width + i, width, in + i * si + p, si);
-            for (; p < k; p++)
-                for (bp_size q = i; q < i + BP_Q; q++) out[p * width + q] = in[q * si + p];
+    if (sp == 1) { /* a cache line of each row at a time: what is written stays in the first cache */
+        const bp_size quads = count / BP_Q * BP_Q, line = 64 / sizeof(BP_REAL);
+        for (bp_size p0 = 0; p0 < k; p0 += line) {
+            const bp_size p1 = k - p0 < line ? k : p0 + line;
+            for (i = 0; i < quads; i += BP_Q) {
+                bp_size p = p0;
+                for (; p + BP_Q <= p1; p += BP_Q) BP_NAME(transpose_block)(out + p * width + i, width, in + i * si + p, si);
+                for (; p < p1; p++)
+                    for (bp_size q = i; q < i + BP_Q; q++) out[p * width + q] = in[q * si + p];
+            }
         }
+    }
 #endif
     for (bp_size p = 0; p < k; p++) {
         for (bp_size q = i; q < count; q++) out[p * width + q] = in[q * si + p * sp];

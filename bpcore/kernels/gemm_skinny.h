@@ -5,17 +5,37 @@
  */
 
 #ifdef BP_VECTORS
+#define bits BP_NAME(bits)
 #define half BP_NAME(half)
+#define quad BP_NAME(quad)
+#if BP_F32
+typedef int32_t BP_NAME(lane);
+#else
+typedef int64_t BP_NAME(lane);
+#endif
+typedef BP_NAME(lane) bits __attribute__((vector_size(BP_WIDTH), aligned(sizeof(BP_REAL)), may_alias));
+
 /* Sum of the lanes, by halves. */
-BP_INLINE BP_REAL BP_NAME(lanes)(const vec x) {
-    BP_REAL s[BP_WIDTH / sizeof(BP_REAL)];
-    *(vecu *)s = x;
-    BP_UNROLL for (int h = BP_WIDTH / sizeof(BP_REAL) / 2; h > 0; h /= 2)
-        BP_UNROLL for (int i = 0; i < h; i++) s[i] += s[i + h];
-    return s[0];
+BP_INLINE BP_REAL BP_NAME(lanes)(vec x) {
+#if BP_WIDTH == 64
+    typedef BP_REAL half __attribute__((vector_size(32)));
+    half h[2];
+    memcpy(h, &x, sizeof x);
+    h[0] += h[1];
+    quad q[2];
+    memcpy(q, &h[0], sizeof q);
+    q[0] += q[1];
+#elif BP_WIDTH == 32
+    quad q[2];
+    memcpy(q, &x, sizeof q);
+    q[0] += q[1];
+#else
+    quad q[1] = {x};
+#endif
+    return BP_F32 ? (q[0][0] + q[0][BP_Q / 2]) + (q[0][1] + q[0][BP_Q - 1]) : q[0][0] + q[0][1];
 }
 
-/* out[i * n + j] = sum_p a[i][p] b[j][p] for m rows of a and n of b. */
+/* out[i * n + j] = sum_p a[i][p] b[j][p] for m rows of a and n of b; k is at least one vector. */
 BP_INLINE void BP_NAME(dots)(const int m, const int n, bp_size k, const BP_REAL *a, bp_size rsa, const BP_REAL *b, bp_size csb,
                              BP_REAL *out) {
     vec acc[4][8];
@@ -30,15 +50,14 @@ BP_INLINE void BP_NAME(dots)(const int m, const int n, bp_size k, const BP_REAL 
             BP_UNROLL for (int i = 0; i < m; i++) acc[i][j] += x[i] * y;
         }
     }
-    if (p < k) { /* the tail, padded with zeros */
+    if (p < k) { /* the last vector again, with the lanes cleared that have been counted */
+        BP_NAME(lane) keep[BP_WIDTH / sizeof(BP_REAL)];
+        for (int i = 0; i < BP_VL; i++) keep[i] = i < p + BP_VL - k ? 0 : -1;
+        const bits mask = *(const bits *)keep;
         vec x[4];
-        BP_UNROLL for (int i = 0; i < m; i++) {
-            x[i] = (vec){0};
-            memcpy(&x[i], a + i * rsa + p, (k - p) * sizeof(BP_REAL));
-        }
+        BP_UNROLL for (int i = 0; i < m; i++) x[i] = (vec)(*(const bits *)(a + i * rsa + k - BP_VL) & mask);
         BP_UNROLL for (int j = 0; j < n; j++) {
-            vec y = (vec){0};
-            memcpy(&y, b + j * csb + p, (k - p) * sizeof(BP_REAL));
+            const vec y = (vec)(*(const bits *)(b + j * csb + k - BP_VL) & mask);
             BP_UNROLL for (int i = 0; i < m; i++) acc[i][j] += x[i] * y;
         }
     }
@@ -57,38 +76,46 @@ BP_INLINE void BP_NAME(dots)(const int m, const int n, bp_size k, const BP_REAL 
 }
 #endif
 
-/* How many rows of b meet 1..4 rows of a: the accumulators fit the registers. */
+/* m rows of a meet this many rows of b: as many accumulators as the registers hold. `many`: more rows of a come after. */
 #if BP_MR == 12
-#define BP_DOT_N {0, 8, 8, 6, 6}
-#define BP_DOTS(m, ...) (m == 1 ? BP_NAME(dots)(1, 8, __VA_ARGS__) : m == 2 ? BP_NAME(dots)(2, 8, __VA_ARGS__) : m == 3 ? BP_NAME(dots)(3, 6, __VA_ARGS__) : BP_NAME(dots)(4, 6, __VA_ARGS__))
+#define BP_DOT_N(m, many) ((m) > 2 || (many) ? 6 : 8)
 #else
-#define BP_DOT_N {0, 8, 4, 4, 3}
-#define BP_DOTS(m, ...) (m == 1 ? BP_NAME(dots)(1, 8, __VA_ARGS__) : m == 2 ? BP_NAME(dots)(2, 4, __VA_ARGS__) : m == 3 ? BP_NAME(dots)(3, 4, __VA_ARGS__) : BP_NAME(dots)(4, 3, __VA_ARGS__))
+#define BP_DOT_N(m, many) ((m) > 3 || (many) ? 3 : (m) > 1 ? 4 : 8)
 #endif
+#define BP_DOT_CASE(m, n)                                         \
+    case 16 * m + n:                                              \
+        BP_NAME(dots)(m, n, k, a, rsa, b, csb, out);              \
+        break;
+
+static void BP_NAME(dots_of)(int m, int n, bp_size k, const BP_REAL *a, bp_size rsa, const BP_REAL *b, bp_size csb,
+                             BP_REAL *out) {
+    switch (16 * m + n) {
+        BP_DOT_CASE(1, 1) BP_DOT_CASE(2, 1) BP_DOT_CASE(3, 1) BP_DOT_CASE(4, 1) BP_DOT_CASE(1, 8)
+#if BP_MR == 12
+        BP_DOT_CASE(2, 8) BP_DOT_CASE(2, 6) BP_DOT_CASE(3, 6) BP_DOT_CASE(4, 6)
+#else
+        BP_DOT_CASE(2, 4) BP_DOT_CASE(3, 4) BP_DOT_CASE(2, 3) BP_DOT_CASE(3, 3) BP_DOT_CASE(4, 3)
+#endif
+    }
+}
 
 /* Rows i0..i1 and columns j0..j1 of a product whose a is contiguous along its rows and b along its columns. */
 static void BP_NAME(gemm_dot)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j0, bp_size j1) {
-    static const int widths[5] = BP_DOT_N;
     const BP_REAL *bias = (const BP_REAL *)g->bias;
     BP_TILE_OUT to = {NULL, g->rsc, g->csc, 0, (BP_REAL)g->alpha, (BP_REAL)g->beta, NULL, g->transposed};
-    const int m = i1 - i0 < 4 ? (int)(i1 - i0) : 4;
-    const int n = widths[m];
+    const bp_size rows = i1 - i0, parts = (rows + 3) / 4;
+    const int most = BP_DOT_N((int)(rows < 4 ? rows : 4), rows > 4);
     BP_REAL out[4 * 8];
-    for (bp_size j = j0, nj; j < j1; j += nj) {
-        nj = j1 - j < n ? 1 : n;
-        for (bp_size i = i0, ni; i < i1; i += ni) {
-            ni = i1 - i < m ? 1 : m;
-            const BP_REAL *a = (const BP_REAL *)g->a + i * g->rsa, *b = (const BP_REAL *)g->b + j * g->csb;
-            if (nj == n && ni == m)
-                BP_DOTS(m, g->k, a, g->rsa, b, g->csb, out);
-            else if (nj == n)
-                for (bp_size q = 0; q < n; q++) BP_NAME(dots)(1, 1, g->k, a, g->rsa, b + q * g->csb, g->csb, out + q);
-            else
-                for (bp_size q = 0; q < ni; q++) BP_NAME(dots)(1, 1, g->k, a + q * g->rsa, g->rsa, b, g->csb, out + q);
+    for (bp_size j = j0; j < j1; j += to.n) {
+        to.n = j1 - j < most ? 1 : most;
+        for (bp_size q = 0; q < parts; q++) {
+            const bp_size i = i0 + rows * q / parts;
+            const int m = (int)(i0 + rows * (q + 1) / parts - i);
+            BP_NAME(dots_of)(m, (int)to.n, g->k, (const BP_REAL *)g->a + i * g->rsa, g->rsa,
+                             (const BP_REAL *)g->b + j * g->csb, g->csb, out);
             to.c = (BP_REAL *)g->c + i * g->rsc + j * g->csc;
-            to.n = nj;
             to.bias = bias ? bias + (g->transposed ? i : j) : NULL;
-            BP_NAME(tile_edge)(out, nj, ni, &to);
+            BP_NAME(tile_edge)(out, to.n, m, &to);
         }
     }
 }

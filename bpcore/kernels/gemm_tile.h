@@ -11,6 +11,7 @@
 #define BP_MR 6 /* 16 vector registers */
 #endif
 
+#define BP_Q ((bp_size)(16 / sizeof(BP_REAL)))
 #define vec BP_NAME(vec)
 #define vecu BP_NAME(vecu)
 #define BP_TILE_OUT BP_NAME(tile_out)
@@ -29,6 +30,54 @@ BP_INLINE BP_REAL BP_NAME(finish)(BP_REAL acc, const BP_REAL *c, BP_REAL alpha, 
     return beta == 0 ? x : x + beta * *c;
 }
 
+#ifdef BP_VECTORS
+#define quad BP_NAME(quad)
+#define quadu BP_NAME(quadu)
+typedef BP_REAL quad __attribute__((vector_size(16)));
+typedef BP_REAL quadu __attribute__((vector_size(16), aligned(sizeof(BP_REAL)), may_alias));
+
+/* out[j][i] = in[i][j] for one square block of 16 bytes a side. */
+BP_INLINE void BP_NAME(transpose_block)(BP_REAL *out, bp_size ldo, const BP_REAL *in, bp_size ldi) {
+#if BP_F32
+    const quad a = *(const quadu *)in, b = *(const quadu *)(in + ldi);
+    const quad c = *(const quadu *)(in + 2 * ldi), d = *(const quadu *)(in + 3 * ldi);
+    const quad ab0 = BP_SHUFFLE4(a, b, 0, 4, 1, 5), ab1 = BP_SHUFFLE4(a, b, 2, 6, 3, 7);
+    const quad cd0 = BP_SHUFFLE4(c, d, 0, 4, 1, 5), cd1 = BP_SHUFFLE4(c, d, 2, 6, 3, 7);
+    *(quadu *)out = BP_SHUFFLE4(ab0, cd0, 0, 1, 4, 5);
+    *(quadu *)(out + ldo) = BP_SHUFFLE4(ab0, cd0, 2, 3, 6, 7);
+    *(quadu *)(out + 2 * ldo) = BP_SHUFFLE4(ab1, cd1, 0, 1, 4, 5);
+    *(quadu *)(out + 3 * ldo) = BP_SHUFFLE4(ab1, cd1, 2, 3, 6, 7);
+#else
+    const quad a = *(const quadu *)in, b = *(const quadu *)(in + ldi);
+    *(quadu *)out = BP_SHUFFLE2(a, b, 0, 2);
+    *(quadu *)(out + ldo) = BP_SHUFFLE2(a, b, 1, 3);
+#endif
+}
+
+#if BP_MR == 12
+/* A tile of a product that was turned round: its columns are rows of c. Four (two) of each at a time; returns the number of
+ * columns done, for all of the rows up to a multiple of BP_Q. */
+static bp_size BP_NAME(tile_turned)(const BP_REAL *acc, bp_size ld, bp_size m, const BP_TILE_OUT *out) {
+    const BP_REAL alpha = out->alpha, beta = out->beta;
+    const bp_size m4 = m / BP_Q * BP_Q, n4 = out->n / BP_Q * BP_Q;
+    for (bp_size j = 0; j < n4; j += BP_Q)
+        for (bp_size i = 0; i < m4; i += BP_Q) {
+            BP_REAL block[4 * 4] __attribute__((aligned(16)));
+            BP_NAME(transpose_block)(block, BP_Q, acc + i * ld + j, ld);
+            for (int q = 0; q < BP_Q; q++) {
+                quadu *c = (quadu *)(out->c + i + (j + q) * out->csc);
+                quad x = alpha * *(quad *)(block + q * BP_Q);
+                if (beta != 0) x += beta * *c;
+                if (out->bias && out->bias_rows) x += *(const quadu *)(out->bias + i);
+                if (out->bias && !out->bias_rows) x += out->bias[j + q];
+                *c = x;
+            }
+        }
+    return n4;
+}
+#endif
+#endif
+
 /* The general way out, for edges and for a c that is not contiguous along its rows. */
 static void BP_NAME(tile_edge)(const BP_REAL *acc, bp_size ld, bp_size m, const BP_TILE_OUT *out) {
     const bp_size rsc = out->rsc, csc = out->csc, n = out->n;
@@ -41,11 +90,16 @@ static void BP_NAME(tile_edge)(const BP_REAL *acc, bp_size ld, bp_size m, const 
                 for (bp_size j = 0; j < n; j++) c[j * csc] += out->bias[out->bias_rows ? i : j];
         }
     } else {
+        bp_size turned = 0, whole = 0;
+#if defined(BP_VECTORS) && BP_MR == 12 /* shorter tiles gain nothing */
+        if (rsc == 1) turned = BP_NAME(tile_turned)(acc, ld, m, out), whole = m / BP_Q * BP_Q;
+#endif
         for (bp_size j = 0; j < n; j++) {
             BP_REAL *c = out->c + j * csc;
-            for (bp_size i = 0; i < m; i++) c[i * rsc] = BP_NAME(finish)(acc[i * ld + j], c + i * rsc, alpha, beta);
+            const bp_size i0 = j < turned ? whole : 0;
+            for (bp_size i = i0; i < m; i++) c[i * rsc] = BP_NAME(finish)(acc[i * ld + j], c + i * rsc, alpha, beta);
             if (out->bias)
-                for (bp_size i = 0; i < m; i++) c[i * rsc] += out->bias[out->bias_rows ? i : j];
+                for (bp_size i = i0; i < m; i++) c[i * rsc] += out->bias[out->bias_rows ? i : j];
         }
     }
 }
@@ -54,7 +108,11 @@ static void BP_NAME(tile_edge)(const BP_REAL *acc, bp_size ld, bp_size m, const 
 typedef BP_REAL vec __attribute__((vector_size(BP_WIDTH)));
 typedef BP_REAL vecu __attribute__((vector_size(BP_WIDTH), aligned(sizeof(BP_REAL)), may_alias));
 
+#ifdef __clang__
+#define BP_UNROLL BP_PRAGMA(unroll)
+#else
 #define BP_UNROLL BP_PRAGMA(GCC unroll 16)
+#endif
 
 /* m, nv, rsa and csa are constants where they can be: one copy of the body for each of them. */
 BP_INLINE void BP_NAME(tile)(const int m, const int nv, bp_size k, const BP_REAL *a, const bp_size rsa, const bp_size csa,
@@ -62,6 +120,10 @@ BP_INLINE void BP_NAME(tile)(const int m, const int nv, bp_size k, const BP_REAL
     vec acc[BP_MR][2];
     BP_UNROLL for (int i = 0; i < m; i++)
         BP_UNROLL for (int v = 0; v < nv; v++) acc[i][v] = (vec){0};
+    BP_UNROLL for (int i = 0; i < m; i++) { /* c is needed last, and is rarely near */
+        __builtin_prefetch(out->c + i * out->rsc, 1);
+        __builtin_prefetch(out->c + i * out->rsc + nv * BP_VL - 1, 1);
+    }
     for (bp_size p = 0; p < k; p++, a += csa, b += ldb) {
         vec row[2];
         BP_UNROLL for (int v = 0; v < nv; v++) row[v] = *(const vecu *)(b + v * BP_VL);
