@@ -9,9 +9,9 @@ from bpcore.tensor import Tensor, from_array
 
 __all__ = [
     "arange", "as_tensor", "asarray", "bernoulli", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full",
-    "full_like", "linspace", "logspace", "multinomial", "normal", "ones", "ones_like", "rand", "rand_like", "randint",
-    "randint_like", "randn", "randn_like", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros",
-    "zeros_like",
+    "full_like", "linspace", "logspace", "multinomial", "normal", "one_hot", "ones", "ones_like", "rand", "rand_like",
+    "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor", "tensor", "tril_indices",
+    "triu_indices", "zeros", "zeros_like",
 ]
 
 
@@ -192,6 +192,23 @@ def tril_indices(row, col, offset=0, *, dtype=numpy.int64):
 def triu_indices(row, col, offset=0, *, dtype=numpy.int64):
     """The rows and columns of the upper triangle, shape (2, count)."""
     return _finish(numpy.stack(numpy.triu_indices(row, offset, col)), dtype)
+
+
+def one_hot(input, num_classes=-1):
+    """Class indices (*) as rows of zeros with a one at the index, (*, num_classes); int64. -1: as many as the indices need."""
+    indices = input._array
+    if indices.dtype.kind not in "iu":
+        raise RuntimeError(f"input: expected integers, got {indices.dtype}")
+    if indices.size == 0 and num_classes <= 0:
+        raise RuntimeError("num_classes: expected a positive number for an empty input")
+    if indices.size and indices.min() < 0:
+        raise RuntimeError(f"input: expected class indices of 0 or more, got {indices.min()}")
+    needed = int(indices.max()) + 1 if indices.size else 0
+    if num_classes == -1:
+        num_classes = needed
+    elif needed > num_classes:
+        raise RuntimeError(f"num_classes: expected more than the largest index, {needed - 1}, got {num_classes}")
+    return _finish((indices[..., None] == numpy.arange(num_classes)).astype(numpy.int64))
 
 
 # --- random ---------------------------------------------------------------------------------------------------------------

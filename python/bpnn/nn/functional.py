@@ -1,19 +1,22 @@
 """Operators on Tensors under PyTorch's names; each line says which room of `bpcore` it lives in."""
+from bpnn.creation import one_hot
+
 from bpcore.activation import (
-    celu, elu, gelu, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish, relu, relu6, selu, sigmoid, silu,
-    softplus, softsign, tanh,
+    celu, elu, gelu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish, relu, relu6, selu, sigmoid,
+    silu, softplus, softshrink, softsign, tanh, threshold,
 )
+from bpcore.cross_entropy import cross_entropy, nll_loss
 from bpcore.dropout import alpha_dropout, dropout
 from bpcore.linear import bilinear, linear
 from bpcore.loss import (
     binary_cross_entropy, binary_cross_entropy_with_logits, huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss,
 )
-from bpcore.shape import one_hot
-from bpcore.softmax import cross_entropy, log_softmax, nll_loss, softmax
+from bpcore.softmax import log_softmax, softmax, softmin
 
 __all__ = [
     "alpha_dropout", "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "cross_entropy",
-    "dropout", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss", "leaky_relu",
-    "linear", "log_softmax", "logsigmoid", "mish", "mse_loss", "nll_loss", "one_hot", "relu", "relu6", "selu", "sigmoid",
-    "silu", "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh",
+    "dropout", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "kl_div", "l1_loss",
+    "leaky_relu", "linear", "log_softmax", "logsigmoid", "mish", "mse_loss", "nll_loss", "one_hot", "relu", "relu6",
+    "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh",
+    "threshold",
 ]
