@@ -96,4 +96,4 @@ def test_the_environment_sets_the_cap():
 
 def test_too_large_is_an_error():
     with pytest.raises(MemoryError):
-        bpnn.ones(1).expand(1 << 30, 1 << 30, 1 << 10).clone()
+        bpnn.ones(1).expand(1 << 20, 1 << 20, 1 << 8).clone()

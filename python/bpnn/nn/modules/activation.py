@@ -182,6 +182,46 @@ class Softplus(Module):
         return F.softplus(input, self.beta, self.threshold)
 
 
+class Threshold(_InPlace):
+    """`x` where it is above `threshold`, else `value`."""
+
+    def __init__(self, threshold, value, inplace=False):
+        super().__init__(inplace)
+        self.threshold, self.value = threshold, value
+
+    def forward(self, input):
+        """The activation."""
+        return F.threshold(input, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self):
+        """The threshold and the value."""
+        return f"threshold={self.threshold}, value={self.value}"
+
+
+class Hardshrink(Module):
+    """`x` where `|x| > lambd`, else 0."""
+
+    def __init__(self, lambd=0.5):
+        super().__init__()
+        self.lambd = lambd
+
+    def forward(self, input):
+        """The activation."""
+        return F.hardshrink(input, self.lambd)
+
+    def extra_repr(self):
+        """The threshold."""
+        return f"{self.lambd}"
+
+
+class Softshrink(Hardshrink):
+    """`x` moved towards 0 by `lambd`, 0 where `|x| <= lambd`."""
+
+    def forward(self, input):
+        """The activation."""
+        return F.softshrink(input, self.lambd)
+
+
 class Softsign(Module):
     """`x / (1 + |x|)`."""
 
@@ -212,6 +252,14 @@ class Softmax(Module):
     def extra_repr(self):
         """The axis."""
         return f"dim={self.dim}"
+
+
+class Softmin(Softmax):
+    """`exp(-x) / sum exp(-x)` along `dim`."""
+
+    def forward(self, input):
+        """The probabilities."""
+        return F.softmin(input, self.dim)
 
 
 class LogSoftmax(Softmax):

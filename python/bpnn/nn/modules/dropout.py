@@ -32,3 +32,35 @@ class AlphaDropout(_Dropout):
     def forward(self, input):
         """The input with some elements dropped."""
         return F.alpha_dropout(input, self.p, self.training, self.inplace)
+
+
+class Dropout1d(_Dropout):
+    """Dropout of whole channels of (N, C, L) or (C, L)."""
+
+    def forward(self, input):
+        """The input with some channels dropped."""
+        return F.dropout1d(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(_Dropout):
+    """Dropout of whole channels of (N, C, H, W) or (C, H, W). Tompson et al. 2015."""
+
+    def forward(self, input):
+        """The input with some channels dropped."""
+        return F.dropout2d(input, self.p, self.training, self.inplace)
+
+
+class Dropout3d(_Dropout):
+    """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W)."""
+
+    def forward(self, input):
+        """The input with some channels dropped."""
+        return F.dropout3d(input, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(_Dropout):
+    """Alpha dropout of whole channels."""
+
+    def forward(self, input):
+        """The input with some channels dropped."""
+        return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)
