@@ -3,6 +3,7 @@ import math
 
 import numpy
 
+from bpcore.combine import where
 from bpcore.dtypes import default_float, to_dtype
 from bpcore.random import generator as numpy_generator
 from bpcore.tensor import Tensor, from_array
@@ -176,6 +177,7 @@ def linspace(start, end, steps, *, dtype=None, device=None, requires_grad=False)
 
 def logspace(start, end, steps, base=10.0, *, dtype=None, device=None, requires_grad=False):
     """`base` to the power of `steps` evenly spaced numbers from `start` to `end`."""
+    start, end = (x.item() if isinstance(x, Tensor) else x for x in (start, end))
     return _finish(numpy.logspace(start, end, steps, base=base), dtype or default_float(), device, requires_grad)
 
 
@@ -220,6 +222,15 @@ def _draw(method, shape, dtype, generator):
         raise RuntimeError(f"dtype: expected a floating-point type, got {dtype}")
     width = numpy.float64 if dtype == numpy.float64 else numpy.float32
     return getattr(numpy_generator(generator), method)(shape, width).astype(dtype, copy=False)
+
+
+def _apart(values, *inputs):
+    """Drawn `values`; the tensors that shaped the draw get a gradient of zero, as in PyTorch."""
+    out = _finish(values)
+    for x in inputs:
+        if isinstance(x, Tensor) and x.requires_grad:
+            out = where(from_array(numpy.asarray(True)), out, x)
+    return out
 
 
 def rand(*size, generator=None, dtype=None, device=None, requires_grad=False):
@@ -276,7 +287,8 @@ def normal(mean, std=1.0, size=None, *, generator=None, dtype=None, device=None)
         size = numpy.broadcast_shapes(*(numpy.shape(x) for x in values))
         dtype = dtype or next((x.dtype for x in (mean, std) if isinstance(x, Tensor)), None)
     noise = _draw("standard_normal", _shape((size,)), dtype, generator)
-    return _finish((noise * values[1] + values[0]).astype(noise.dtype, copy=False), None, device)
+    _check_device(device)
+    return _apart((noise * values[1] + values[0]).astype(noise.dtype, copy=False), mean, std)
 
 
 def bernoulli(input, p=None, *, generator=None):
@@ -284,7 +296,7 @@ def bernoulli(input, p=None, *, generator=None):
     chance = input._array if p is None else numpy.full(input.shape, p)
     if not ((chance >= 0) & (chance <= 1)).all():
         raise RuntimeError("bernoulli: expected probabilities between 0 and 1")
-    return _finish((numpy_generator(generator).random(chance.shape) < chance).astype(input.dtype))
+    return _apart((numpy_generator(generator).random(chance.shape) < chance).astype(input.dtype), input)
 
 
 def multinomial(input, num_samples, replacement=False, *, generator=None):
