@@ -215,7 +215,7 @@ def dropout3d(input, p=0.5, training=True, inplace=False):
 def feature_alpha_dropout(input, p=0.5, training=False, inplace=False):
     """`alpha_dropout` of whole channels of (N, C, …)."""
     cdef int ndim = as_tensor(input, "input").array.ndim
-    if ndim < 2:
+    if ndim < 2 and training and p:
         raise RuntimeError(f"input: expected (N, C, …), got {ndim} axes")
     return run(input, p, training, inplace, True, 2, "feature_alpha_dropout")
 
