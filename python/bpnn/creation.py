@@ -104,7 +104,7 @@ def from_numpy(array):
     >>> t = bpnn.from_numpy(a)
     >>> a[0] = 1
     >>> t
-    tensor([1., 0.], dtype=float64)
+    tensor([1., 0.], dtype=bpnn.float64)
     """
     return from_array(array)
 
