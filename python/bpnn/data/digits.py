@@ -115,7 +115,7 @@ def load_mnist(folder: str | os.PathLike[str]) -> Digits:
         parts += [images, labels.astype(np.int64)]
     if parts[0].shape[1:] != parts[2].shape[1:]:
         raise DataError(f"{folder}: training images are {parts[0].shape[1:]}, test images {parts[2].shape[1:]}")
-    return Digits("mnist", str(folder), 255, *parts)
+    return Digits("mnist", str(Path(folder).absolute()), 255, *parts)
 
 
 def load_uci_digits(test: float = 0.2) -> Digits:
