@@ -6,7 +6,7 @@ that requires grad refuses that. An integer `input` raises `TypeError`, except w
 """
 cimport cython
 cimport numpy as np
-from numpy cimport NPY_DOUBLE, NPY_FLOAT, ndarray
+from numpy cimport NPY_FLOAT, ndarray
 
 from bpcore.inplace cimport may_change, store
 from bpcore.memory cimport contiguous, empty_like
@@ -26,34 +26,38 @@ np.import_array()
 
 cdef enum:
     PARAMETERS = 3
+    PIECE = 64                     # threads share out pieces of so many elements, so that vectors start at the same places
 
 ctypedef struct Job:
     const Map *f
     void *out
     const void *dy                 # NULL: forward
     const void *x
+    Py_ssize_t n
     float p32[PARAMETERS]
     double p64[PARAMETERS]
 
 
 cdef void run_f32(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Job *job = <Job *> ctx
-    cdef float *out = <float *> job.out + begin
-    cdef const float *x = <const float *> job.x + begin
+    cdef Py_ssize_t at = begin * PIECE, n = min(end * PIECE, job.n) - at
+    cdef float *out = <float *> job.out + at
+    cdef const float *x = <const float *> job.x + at
     if job.dy is NULL:
-        job.f.f32(out, x, end - begin, job.p32)
+        job.f.f32(out, x, n, job.p32)
     else:
-        job.f.backward_f32(out, <const float *> job.dy + begin, x, end - begin, job.p32)
+        job.f.backward_f32(out, <const float *> job.dy + at, x, n, job.p32)
 
 
 cdef void run_f64(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Job *job = <Job *> ctx
-    cdef double *out = <double *> job.out + begin
-    cdef const double *x = <const double *> job.x + begin
+    cdef Py_ssize_t at = begin * PIECE, n = min(end * PIECE, job.n) - at
+    cdef double *out = <double *> job.out + at
+    cdef const double *x = <const double *> job.x + at
     if job.dy is NULL:
-        job.f.f64(out, x, end - begin, job.p64)
+        job.f.f64(out, x, n, job.p64)
     else:
-        job.f.backward_f64(out, <const double *> job.dy + begin, x, end - begin, job.p64)
+        job.f.backward_f64(out, <const double *> job.dy + at, x, n, job.p64)
 
 
 cdef void run(Job *job, const double *p, int typenum, Py_ssize_t n) noexcept nogil:
@@ -61,10 +65,11 @@ cdef void run(Job *job, const double *p, int typenum, Py_ssize_t n) noexcept nog
     for i in range(PARAMETERS):
         job.p64[i] = 0 if p is NULL else p[i]
         job.p32[i] = <float> job.p64[i]
+    job.n = n
     if typenum == NPY_FLOAT:
-        parallel_for(run_f32, job, n, job.f.cost)
+        parallel_for(run_f32, job, (n + PIECE - 1) // PIECE, PIECE * job.f.cost)
     else:
-        parallel_for(run_f64, job, n, 3 * job.f.cost)
+        parallel_for(run_f64, job, (n + PIECE - 1) // PIECE, 3 * PIECE * job.f.cost)
 
 
 cdef ndarray map_forward(const Map *f, ndarray x, const double *p):
@@ -205,7 +210,7 @@ def relu(input, inplace=False):
     if np.PyArray_TYPE(x.array) == np.NPY_BOOL:
         raise TypeError("input: expected numbers, got bool")
     if x.array.dtype.kind in "iu":
-        out = wrap(map_to(numpy.maximum, (x.array, x.array.dtype.type(0)), np.PyArray_TYPE(x.array)))
+        out = wrap(map_to(numpy.maximum, (x.array, numpy.zeros((), x.array.dtype)), np.PyArray_TYPE(x.array)))
         return store(x, out) if inplace else out
     return apply(&RELU, x, inplace)
 

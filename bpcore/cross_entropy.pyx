@@ -14,7 +14,7 @@ from bpcore.arithmetic cimport MUL, arith_number
 from bpcore.loss cimport MEAN, NONE, number, reduction_of, scalar
 from bpcore.memory cimport contiguous, empty, empty_like
 from bpcore.operand cimport cast, cast_tensor, is_real, map2, new, same_shape, shape_of
-from bpcore.simd cimport kernels
+from bpcore.simd cimport BP_NARROW, BP_NARROW_ROWS, kernels
 from bpcore.softmax cimport softmax_forward
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, records2, wrap
 from bpcore.threads cimport parallel_for
@@ -27,7 +27,7 @@ ctypedef fused real:
     float
     double
 
-DEF COST = 2.0          # nanoseconds a logit of float32
+cdef double COST = 2.0          # nanoseconds a logit of float32
 
 
 # --- arrays ---------------------------------------------------------------------------------------------------------------
@@ -39,7 +39,8 @@ ctypedef struct Job:
     int64_t *classes               # (R), or NULL
     void *target                   # (R, C) where classes is NULL
     void *weight                   # (C) or NULL
-    Py_ssize_t cols
+    Py_ssize_t rows, cols
+    Py_ssize_t piece               # rows that are shared out together
     int64_t ignore
     double smoothing, scale
 
@@ -50,39 +51,42 @@ cdef inline char *at(void *p, Py_ssize_t bytes) noexcept nogil:
 
 cdef void run_f32(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Job *job = <Job *> ctx
-    cdef Py_ssize_t skip = begin * job.cols * sizeof(float)
-    cdef float *loss = <float *> job.loss + begin
+    cdef Py_ssize_t row = begin * job.piece, n = min(end * job.piece, job.rows) - row, skip = row * job.cols * sizeof(float)
+    cdef float *loss = <float *> job.loss + row
     cdef float *dx = <float *> at(job.dx, skip)
     cdef const float *x = <const float *> at(job.x, skip)
     cdef const float *w = <const float *> job.weight
     if job.classes is not NULL:
-        kernels().f32.cross_entropy(loss, dx, x, job.classes + begin, w, end - begin, job.cols, job.ignore,
+        kernels().f32.cross_entropy(loss, dx, x, job.classes + row, w, n, job.cols, job.ignore,
                                     <float> job.smoothing, <float> job.scale)
     else:
-        kernels().f32.cross_entropy_soft(loss, dx, x, <const float *> at(job.target, skip), w, end - begin, job.cols,
+        kernels().f32.cross_entropy_soft(loss, dx, x, <const float *> at(job.target, skip), w, n, job.cols,
                                          <float> job.smoothing, <float> job.scale)
 
 
 cdef void run_f64(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Job *job = <Job *> ctx
-    cdef Py_ssize_t skip = begin * job.cols * sizeof(double)
-    cdef double *loss = <double *> job.loss + begin
+    cdef Py_ssize_t row = begin * job.piece, n = min(end * job.piece, job.rows) - row, skip = row * job.cols * sizeof(double)
+    cdef double *loss = <double *> job.loss + row
     cdef double *dx = <double *> at(job.dx, skip)
     cdef const double *x = <const double *> at(job.x, skip)
     cdef const double *w = <const double *> job.weight
     if job.classes is not NULL:
-        kernels().f64.cross_entropy(loss, dx, x, job.classes + begin, w, end - begin, job.cols, job.ignore,
+        kernels().f64.cross_entropy(loss, dx, x, job.classes + row, w, n, job.cols, job.ignore,
                                     job.smoothing, job.scale)
     else:
-        kernels().f64.cross_entropy_soft(loss, dx, x, <const double *> at(job.target, skip), w, end - begin, job.cols,
+        kernels().f64.cross_entropy_soft(loss, dx, x, <const double *> at(job.target, skip), w, n, job.cols,
                                          job.smoothing, job.scale)
 
 
-cdef void run(Job *job, Py_ssize_t rows, int typenum) noexcept nogil:
+cdef void run(Job *job, int typenum) noexcept nogil:
+    job.piece = BP_NARROW_ROWS if job.cols < BP_NARROW else 1
+    cdef Py_ssize_t n = (job.rows + job.piece - 1) // job.piece
+    cdef double cost = (20 + COST * job.cols) * job.piece
     if typenum == NPY_FLOAT:
-        parallel_for(run_f32, job, rows, 20 + COST * job.cols)
+        parallel_for(run_f32, job, n, cost)
     else:
-        parallel_for(run_f64, job, rows, 40 + 2 * COST * job.cols)
+        parallel_for(run_f64, job, n, 2 * cost)
 
 
 cdef double total(ndarray a) noexcept:
@@ -285,8 +289,8 @@ def cross_entropy(input, target, weight=None, size_average=None, ignore_index=-1
     Rows whose class is `ignore_index` cost nothing. "mean" divides by the sum of the weights of the classes that are met, for
     probabilities by the number of rows; "none" returns a loss for each row.
 
-    Raises `IndexError` for a class out of range, before anything is computed; `TypeError` and `ValueError` for types and shapes that
-    do not fit, `RuntimeError` for `label_smoothing` outside [0, 1]."""
+    Raises `IndexError` for a class out of range, before anything is computed; `TypeError` and `ValueError` for types and shapes
+    that do not fit, `RuntimeError` for `label_smoothing` outside [0, 1]."""
     cdef Tensor x = as_tensor(input, "input"), t = as_tensor(target, "target"), out
     cdef int code = reduction_of(size_average, reduce, reduction), typenum = np.PyArray_TYPE(x.array)
     if not is_real(typenum):
@@ -310,6 +314,7 @@ def cross_entropy(input, target, weight=None, size_average=None, ignore_index=-1
     rows = as_rows(x.array)
     job.cols = np.PyArray_DIM(x.array, axis)
     cdef Py_ssize_t n = np.PyArray_SIZE(rows) // job.cols if soft and job.cols else np.PyArray_SIZE(classes)
+    job.rows = n
     losses = new(without(x, axis), typenum) if soft else empty(np.PyArray_NDIM(classes), np.PyArray_DIMS(classes), typenum)
     job.loss = np.PyArray_DATA(losses)
     job.x = np.PyArray_DATA(rows)
@@ -329,7 +334,7 @@ def cross_entropy(input, target, weight=None, size_average=None, ignore_index=-1
         unit = empty_like(rows)
         job.dx = np.PyArray_DATA(unit)
     with nogil:
-        run(&job, n, typenum)
+        run(&job, typenum)
     out = wrap(losses) if code == NONE else scalar(total(losses) / mass, typenum)
     if recorded:
         node = CrossEntropyNode.__new__(CrossEntropyNode)

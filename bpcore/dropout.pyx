@@ -179,8 +179,8 @@ def dropout(input, p=0.5, training=True, inplace=False):
 
 
 def alpha_dropout(input, p=0.5, training=False, inplace=False):
-    """While training: elements are set, with probability `p`, to the value that selu saturates at, and all are rescaled such that mean
-    and variance stay those of standard normal input (Klambauer et al. 2017). Otherwise `input` itself."""
+    """While training: elements are set, with probability `p`, to the value that selu saturates at, and all are rescaled such
+    that mean and variance stay those of standard normal input (Klambauer et al. 2017). Otherwise `input` itself."""
     return run(input, p, training, inplace, True, 0, "alpha_dropout")
 
 

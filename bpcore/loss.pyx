@@ -7,7 +7,7 @@ the target may require grad. Formulas are those of kernels/losses.h, for input x
 cimport cython
 cimport numpy as np
 from libc.stdlib cimport free, malloc
-from numpy cimport NPY_DOUBLE, NPY_FLOAT, ndarray
+from numpy cimport NPY_FLOAT, ndarray
 
 from bpcore.arithmetic cimport ADD, DIV, MUL, arith, binary
 from bpcore.memory cimport contiguous, empty, empty_like
@@ -78,6 +78,7 @@ ctypedef struct Loss:
 
 cdef enum:
     BLOCK = 16384                          # elements in a partial sum
+    PIECE = 64                             # elements that threads share out losses and slopes by
 
 ctypedef struct Job:
     const Loss *f
@@ -99,10 +100,12 @@ cdef void run_f32(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     if job.sums:
         for i in range(begin, end):
             (<double *> job.out)[i] = job.f.sum_f32(x + i * BLOCK, t + i * BLOCK, min(<Py_ssize_t> BLOCK, job.n - i * BLOCK), &a)
-    elif job.slope:
-        slope(<float *> job.out + begin, x + begin, t + begin, end - begin, <float> job.scale, &a)
+        return
+    i = begin * PIECE
+    if job.slope:
+        slope(<float *> job.out + i, x + i, t + i, min(end * PIECE, job.n) - i, <float> job.scale, &a)
     else:
-        job.f.value_f32(<float *> job.out + begin, x + begin, t + begin, end - begin, &a)
+        job.f.value_f32(<float *> job.out + i, x + i, t + i, min(end * PIECE, job.n) - i, &a)
 
 
 cdef void run_f64(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -115,15 +118,17 @@ cdef void run_f64(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     if job.sums:
         for i in range(begin, end):
             (<double *> job.out)[i] = job.f.sum_f64(x + i * BLOCK, t + i * BLOCK, min(<Py_ssize_t> BLOCK, job.n - i * BLOCK), &a)
-    elif job.slope:
-        slope(<double *> job.out + begin, x + begin, t + begin, end - begin, job.scale, &a)
+        return
+    i = begin * PIECE
+    if job.slope:
+        slope(<double *> job.out + i, x + i, t + i, min(end * PIECE, job.n) - i, job.scale, &a)
     else:
-        job.f.value_f64(<double *> job.out + begin, x + begin, t + begin, end - begin, &a)
+        job.f.value_f64(<double *> job.out + i, x + i, t + i, min(end * PIECE, job.n) - i, &a)
 
 
 cdef void run(Job *job, int typenum) noexcept nogil:
-    cdef Py_ssize_t n = (job.n + BLOCK - 1) // BLOCK if job.sums else job.n
-    cdef double cost = job.f.cost * (BLOCK if job.sums else 1)
+    cdef Py_ssize_t size = BLOCK if job.sums else PIECE, n = (job.n + size - 1) // size
+    cdef double cost = job.f.cost * size
     if typenum == NPY_FLOAT:
         parallel_for(run_f32, job, n, cost)
     else:
@@ -360,8 +365,8 @@ cdef Tensor weighted_logits(Tensor x, Tensor t, Tensor p):
 
 
 def kl_div(input, target, size_average=None, reduce=None, reduction="mean", bint log_target=False):
-    """`t (log t - x)`, the Kullback-Leibler divergence of log-probabilities x from probabilities t; with `log_target`, t is given as
-    its logarithm. Input and target broadcast.
+    """`t (log t - x)`, the Kullback-Leibler divergence of log-probabilities x from probabilities t; with `log_target`, t is
+    given as its logarithm. Input and target broadcast.
 
     `reduction="batchmean"` divides the sum by the first size of the input, which is the divergence by its definition; "mean"
     divides by the number of elements, and warns."""

@@ -1,6 +1,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "kernels/table.h":
+    const Py_ssize_t BP_NARROW
+    const Py_ssize_t BP_NARROW_ROWS
     const Py_ssize_t BP_AXIS_TILE
     const Py_ssize_t BP_DROPOUT_GROUP
 

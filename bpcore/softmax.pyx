@@ -12,8 +12,8 @@ from bpcore.arithmetic cimport MUL, binary
 from bpcore.memory cimport contiguous, empty_like
 from bpcore.operand cimport axis_of, cast_tensor, is_real
 from bpcore.simd cimport (
-    BP_AXIS_TILE, kernels, rows_backward_f32, rows_backward_f64, rows_f32, rows_f64, tile_backward_f32, tile_backward_f64,
-    tile_f32, tile_f64,
+    BP_AXIS_TILE, BP_NARROW, BP_NARROW_ROWS, kernels, rows_backward_f32, rows_backward_f64, rows_f32, rows_f64,
+    tile_backward_f32, tile_backward_f64, tile_f32, tile_f64,
 )
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, wrap
 from bpcore.threads cimport parallel_for
@@ -24,7 +24,7 @@ from bpcore.dtypes import to_dtype
 
 np.import_array()
 
-DEF COST = 1.5          # nanoseconds an element of float32
+cdef double COST = 1.5          # nanoseconds an element of float32
 
 
 # --- arrays ---------------------------------------------------------------------------------------------------------------
@@ -35,33 +35,34 @@ ctypedef struct Job:
     const void *x                  # x, or y for backward
     bint log
     Py_ssize_t cols, inner         # the axis, and what lies behind it
+    Py_ssize_t rows, piece         # for the last axis: all rows, and how many are shared out together
     Py_ssize_t tiles               # for an inner axis: tiles in one (cols, inner) matrix
 
 
 cdef void rows32(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Job *job = <Job *> ctx
-    cdef Py_ssize_t at = begin * job.cols
+    cdef Py_ssize_t row = begin * job.piece, n = min(end * job.piece, job.rows) - row, at = row * job.cols
     cdef float *out = <float *> job.out + at
     cdef const float *x = <const float *> job.x + at
     cdef rows_f32 forward = kernels().f32.log_softmax if job.log else kernels().f32.softmax
     cdef rows_backward_f32 back = kernels().f32.log_softmax_backward if job.log else kernels().f32.softmax_backward
     if job.dy is NULL:
-        forward(out, x, end - begin, job.cols)
+        forward(out, x, n, job.cols)
     else:
-        back(out, <const float *> job.dy + at, x, end - begin, job.cols)
+        back(out, <const float *> job.dy + at, x, n, job.cols)
 
 
 cdef void rows64(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Job *job = <Job *> ctx
-    cdef Py_ssize_t at = begin * job.cols
+    cdef Py_ssize_t row = begin * job.piece, n = min(end * job.piece, job.rows) - row, at = row * job.cols
     cdef double *out = <double *> job.out + at
     cdef const double *x = <const double *> job.x + at
     cdef rows_f64 forward = kernels().f64.log_softmax if job.log else kernels().f64.softmax
     cdef rows_backward_f64 back = kernels().f64.log_softmax_backward if job.log else kernels().f64.softmax_backward
     if job.dy is NULL:
-        forward(out, x, end - begin, job.cols)
+        forward(out, x, n, job.cols)
     else:
-        back(out, <const double *> job.dy + at, x, end - begin, job.cols)
+        back(out, <const double *> job.dy + at, x, n, job.cols)
 
 
 cdef void tiles32(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
@@ -102,7 +103,9 @@ cdef void run(Job *job, int typenum, Py_ssize_t size) noexcept nogil:
     if size == 0:
         return
     if job.inner == 1:
-        parallel_for(rows32 if single else rows64, job, size // job.cols, cost * job.cols)
+        job.rows = size // job.cols
+        job.piece = BP_NARROW_ROWS if job.cols < BP_NARROW else 1
+        parallel_for(rows32 if single else rows64, job, (job.rows + job.piece - 1) // job.piece, cost * job.cols * job.piece)
         return
     job.tiles = (job.inner + BP_AXIS_TILE - 1) // BP_AXIS_TILE
     parallel_for(tiles32 if single else tiles64, job, size // (job.cols * job.inner) * job.tiles,

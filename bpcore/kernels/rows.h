@@ -3,8 +3,8 @@
  * A row's largest element is taken away before exp, so nothing overflows. Rows of -inf, and rows with NaN or +inf, give NaN, as
  * -inf - -inf does. Narrow rows are worked on in blocks: exp then runs over a whole block, not over a few elements at a time. */
 
-#define BP_NARROW 32   /* columns: narrower than this, exp runs over a block of rows */
-#define BP_BLOCK 2048  /* elements in a block */
+#define BP_BLOCK 2048 /* elements in a block */
+#define BP_BLOCK_ROWS(cols) (BP_BLOCK / (cols) / BP_NARROW_ROWS * BP_NARROW_ROWS)
 
 BP_INLINE BP_REAL BP_NAME(row_max)(const BP_REAL *x, bp_size n) {
     BP_REAL m = -(BP_REAL)INFINITY;
@@ -60,7 +60,7 @@ BP_INLINE void BP_NAME(block_exp)(BP_REAL *z, BP_REAL *m, BP_REAL *s, const BP_R
 static void BP_NAME(softmax)(BP_REAL *y, const BP_REAL *x, bp_size rows, bp_size cols) {
     if (cols < BP_NARROW && cols > 0) {
         BP_REAL m[BP_BLOCK], s[BP_BLOCK];
-        const bp_size step = BP_BLOCK / cols;
+        const bp_size step = BP_BLOCK_ROWS(cols);
         for (bp_size r0 = 0; r0 < rows; r0 += step) {
             const bp_size block = rows - r0 < step ? rows - r0 : step;
             BP_REAL *z = y + r0 * cols;
@@ -97,7 +97,7 @@ static void BP_NAME(softmax_backward)(BP_REAL *dx, const BP_REAL *dy, const BP_R
 static void BP_NAME(log_softmax)(BP_REAL *y, const BP_REAL *x, bp_size rows, bp_size cols) {
     if (cols < BP_NARROW && cols > 0) {
         BP_REAL m[BP_BLOCK], s[BP_BLOCK];
-        const bp_size step = BP_BLOCK / cols;
+        const bp_size step = BP_BLOCK_ROWS(cols);
         for (bp_size r0 = 0; r0 < rows; r0 += step) {
             const bp_size block = rows - r0 < step ? rows - r0 : step;
             const BP_REAL *xr = x + r0 * cols;
@@ -165,7 +165,7 @@ static void BP_NAME(cross_entropy)(BP_REAL *loss, BP_REAL *dx, const BP_REAL *x,
     const BP_REAL keep = 1 - smoothing, smooth = cols > 0 ? smoothing / cols : 0;
     const BP_REAL spread = smooth == 0 ? 0 : smooth * (weight ? (BP_REAL)BP_NAME(sum)(weight, cols) : cols);
     BP_REAL scratch[BP_BLOCK], m[BP_BLOCK], sum[BP_BLOCK], lse[BP_BLOCK];
-    const bp_size step = cols < BP_NARROW && cols > 0 ? BP_BLOCK / cols : 1;
+    const bp_size step = cols < BP_NARROW && cols > 0 ? BP_BLOCK_ROWS(cols) : 1;
     for (bp_size r0 = 0; r0 < rows; r0 += step) {
         const bp_size block = rows - r0 < step ? rows - r0 : step;
         if (step > 1) {

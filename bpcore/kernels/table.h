@@ -12,6 +12,8 @@
 
 typedef ptrdiff_t bp_size;
 
+#define BP_NARROW 32         /* rows.h: narrower rows are worked on together, */
+#define BP_NARROW_ROWS 16    /* in pieces of so many: vectors then start at the same places however rows are shared out */
 #define BP_AXIS_TILE 64       /* axis.h: the most columns that one call works on */
 #define BP_DROPOUT_GROUP 256  /* dropout.h: elements that share their counters */
 
