@@ -24,8 +24,8 @@ class StopAt(Callback):
 def run(folder, resume=False, stop_at=None):
     """Trains for 40 epochs, or up to a step, from the start or from the last checkpoint in `folder`."""
     bpnn.manual_seed(0)
-    model = nn.Sequential(nn.Linear(1, 64), nn.SiLU(), nn.Dropout(0.01), nn.Linear(64, 1))
-    optimizer = optim.Adam(model.parameters(), lr=0.03)
+    model = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
     writer = CheckpointWriter(folder)
     trainer = Trainer(

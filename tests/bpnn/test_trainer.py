@@ -1,16 +1,15 @@
-"""The training loop: what it computes, what it calls, how it stops and how it goes on."""
+"""The training loop: what it computes and what it calls."""
 import math
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from trainer_helpers import Recorder, Scripted, assert_same, blobs, classifier, weights
 
 import bpnn
 from bpnn import nn, optim
 from bpnn.optim import lr_scheduler
 from bpnn.train import (
+    R2,
     Accuracy,
     BestModel,
     Callback,
@@ -20,69 +19,10 @@ from bpnn.train import (
     MeanAbsoluteError,
     NonFiniteLoss,
     Progress,
-    R2,
-    StopOnInterrupt,
     Trainer,
     list_checkpoints,
 )
 from bpnn.utils.data import DataLoader, TensorDataset
-
-
-def blobs(samples=150, classes=3, seed=0):
-    """Points around `classes` centers, as tensors (N, 4) and (N,)."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, samples)
-    points = rng.normal(size=(samples, 4)).astype(np.float32)
-    points[np.arange(samples), labels] += 3
-    return bpnn.from_numpy(points), bpnn.from_numpy(labels)
-
-
-def classifier(dropout=0.0):
-    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3))
-
-
-def weights(model):
-    return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-
-
-def without_times(rows):
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
-
-
-class Recorder(Callback):
-    """Notes every call; stops with `stop_at` steps done."""
-
-    def __init__(self, stop_at=None):
-        self.calls, self.stop_at = [], stop_at
-
-    def on_fit_start(self, trainer):
-        self.calls.append("fit_start")
-
-    def on_epoch_start(self, trainer):
-        self.calls.append("epoch_start")
-
-    def on_step_end(self, trainer):
-        self.calls.append("step_end")
-        if trainer.state.step == self.stop_at:
-            trainer.stop("asked", interrupted=True)
-
-    def on_evaluate_end(self, trainer):
-        self.calls.append("evaluate_end")
-
-    def on_epoch_end(self, trainer):
-        self.calls.append("epoch_end")
-
-    def on_fit_end(self, trainer):
-        self.calls.append("fit_end")
-
-    def on_fit_exit(self, trainer):
-        self.calls.append("fit_exit")
 
 
 # What it computes ----------------------------------------------------------------------------------------------------
@@ -318,16 +258,6 @@ def test_fit_exit_comes_after_an_error_too():
     assert recorder.calls == ["fit_start", "epoch_start", "fit_exit"]
 
 
-class Scripted(Callback):
-    """Replaces the validation loss by given values."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def on_epoch_end(self, trainer):
-        trainer.history.rows[-1]["val_loss"] = self.values[trainer.state.epoch - 1]
-
-
 def scripted(values, *callbacks):
     x, y = blobs(20)
     bpnn.manual_seed(0)
@@ -418,176 +348,6 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"0\.weight has values that are not finite"):
         trainer.fit([(x, y)], epochs=3)
     assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["step-000000001"]
-
-
-# Going on ------------------------------------------------------------------------------------------------------------
-
-
-def build(folder, accumulate=1, stop_at=None, shuffle=True, every_steps=None):
-    """A trainer with everything that must be resumed: dropout, momentum, a schedule a step, best weights, early stopping."""
-    bpnn.manual_seed(5)
-    model = classifier(dropout=0.3)
-    optimizer = optim.Adam(model.parameters(), 0.02)
-    x, y = blobs(70)
-    loader = DataLoader(TensorDataset(x, y), 8, shuffle=shuffle)  # 8 full batches and one of 6
-    steps = -(-len(loader) // accumulate)
-    trainer = Trainer(
-        model,
-        optimizer,
-        nn.CrossEntropyLoss(),
-        metrics=[Accuracy()],
-        train_metrics=[Accuracy()],
-        scheduler=lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=steps * 5),
-        schedule_every="step",
-        callbacks=[
-            CheckpointWriter(folder, every_steps),
-            BestModel(),
-            EarlyStopping(patience=4),
-            Recorder(stop_at),
-        ],
-        accumulate=accumulate,
-        clip_norm=1.0,
-        log_every=2,
-    )
-    return trainer, loader, DataLoader(TensorDataset(x[:30], y[:30]), 16, shuffle=shuffle)
-
-
-@pytest.mark.parametrize(("accumulate", "stops"), [(1, (1, 5, 9, 10, 20, 45)), (2, (1, 4, 5, 6, 25)), (9, (1, 2))])
-def test_a_resumed_run_has_the_same_bits(tmp_path, accumulate, stops):
-    trainer, loader, validation = build(tmp_path / "whole", accumulate)
-    trainer.fit(loader, validation, epochs=5)
-    expected, rows, log = weights(trainer.model), without_times(trainer.history.rows), trainer.history.steps
-    for stop_at in stops:
-        folder = tmp_path / f"stopped-{stop_at}"
-        first, loader, validation = build(folder, accumulate, stop_at)
-        first.fit(loader, validation, epochs=5)
-        assert first.state.step == stop_at and first.state.interrupted
-        bpnn.manual_seed(99)
-        second, loader, validation = build(folder, accumulate)
-        bpnn.manual_seed(98)
-        second.callbacks[-1].resume(second)
-        bpnn.randn(7)  # whatever happens between loading and fitting does not count
-        second.fit(loader, validation, epochs=5)
-        assert not second.state.interrupted
-        assert_same(expected, weights(second.model))
-        assert without_times(second.history.rows) == rows
-        assert second.history.steps == log
-
-
-def test_resumed_twice_and_from_checkpoints_within_epochs(tmp_path):
-    trainer, loader, validation = build(tmp_path / "whole")
-    trainer.fit(loader, validation, epochs=5)
-    for stop_at in (4, 13):
-        again, loader, validation = build(tmp_path / "parts", stop_at=stop_at, every_steps=3)
-        if stop_at > 4:
-            again.callbacks[-1].resume(again)
-        again.fit(loader, validation, epochs=5)
-    last, loader, validation = build(tmp_path / "parts")
-    last.callbacks[-1].resume(last)
-    last.fit(loader, validation, epochs=5)
-    assert_same(weights(trainer.model), weights(last.model))
-    assert without_times(last.history.rows) == without_times(trainer.history.rows)
-
-
-def test_fit_again_after_an_interruption_in_one_process(tmp_path):
-    trainer, loader, validation = build(tmp_path / "whole")
-    trainer.fit(loader, validation, epochs=5)
-    again, loader, validation = build(tmp_path / "parts", stop_at=13)
-    again.fit(loader, validation, epochs=5)
-    assert again.state.step == 13
-    again.fit(loader, validation, epochs=5)
-    assert_same(weights(trainer.model), weights(again.model))
-
-
-def test_resume_with_a_plain_list_of_batches(tmp_path):
-    x, y = blobs(60)
-    batches = [(x[i : i + 10], y[i : i + 10]) for i in range(0, 60, 10)]
-    trainer, _, _ = build(tmp_path / "whole")
-    trainer.fit(batches, batches[:2], epochs=3)
-    first, _, _ = build(tmp_path / "parts", stop_at=8)
-    first.fit(batches, batches[:2], epochs=3)
-    second, _, _ = build(tmp_path / "parts")
-    second.callbacks[-1].resume(second)
-    second.fit(batches, batches[:2], epochs=3)
-    assert_same(weights(trainer.model), weights(second.model))
-
-
-def test_early_stopping_is_remembered(tmp_path):
-    x, y = blobs(20)
-
-    def make():
-        bpnn.manual_seed(0)
-        model = classifier()
-        values = [1.0, 2.0, 2.0, 2.0, 2.0, 0.0]
-        callbacks = [Scripted(values), EarlyStopping(patience=3), CheckpointWriter(tmp_path / "c")]
-        return Trainer(model, optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss(), callbacks=callbacks)
-
-    trainer = make()
-    trainer.fit([(x, y)], [(x, y)], epochs=6)
-    again = make()
-    again.callbacks[-1].resume(again)
-    again.fit([(x, y)], [(x, y)], epochs=6)
-    assert again.state.epoch == trainer.state.epoch == 4
-
-
-def test_a_folder_of_another_run_is_not_mixed_in(tmp_path):
-    first, loader, _ = build(tmp_path / "c")
-    first.fit(loader, loader, epochs=1)
-    second, loader, _ = build(tmp_path / "c")
-    with pytest.raises(ValueError, match="holds checkpoints of a run already"):
-        second.fit(loader, loader, epochs=1)
-
-
-def test_state_of_another_trainer_is_refused(tmp_path):
-    first, loader, _ = build(tmp_path / "c")
-    first.fit(loader, loader, epochs=1)
-    model = classifier()
-    plain = Trainer(model, optim.Adam(model.parameters()), nn.CrossEntropyLoss())
-    with pytest.raises(ValueError, match="callbacks: the saved run has 4, this trainer 0"):
-        plain.load_state_dict(first.state_dict())
-
-
-# Ctrl-C --------------------------------------------------------------------------------------------------------------
-
-
-def test_ctrl_c_once_stops_in_good_order(tmp_path, capfd):
-    class Press(Callback):
-        def on_step_end(self, trainer):
-            if trainer.state.step == 3:
-                signal.raise_signal(signal.SIGINT)
-
-    x, y = blobs(60)
-    model = classifier()
-    before = signal.getsignal(signal.SIGINT)
-    writer = CheckpointWriter(tmp_path / "c")
-    trainer = Trainer(
-        model, optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss(), callbacks=[Press(), StopOnInterrupt(), writer]
-    )
-    trainer.fit(DataLoader(TensorDataset(x, y), 10), epochs=9)
-    assert trainer.state.interrupted and trainer.state.step == 3
-    assert writer.latest.name == "step-000000003"
-    assert signal.getsignal(signal.SIGINT) is before
-    assert "again stops at once" in capfd.readouterr().err
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no exit by signal")
-def test_ctrl_c_twice_stops_at_once():
-    code = """
-import signal, bpnn
-from bpnn import nn, optim
-from bpnn.train import *
-class Press(Callback):
-    def on_step_end(self, trainer):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        print("still here")
-model = nn.Linear(1, 1)
-trainer = Trainer(model, optim.SGD(model.parameters(), 0.1), lambda out: out.sum(), callbacks=[StopOnInterrupt(), Press()])
-trainer.fit([bpnn.ones(1, 1)])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == -signal.SIGINT
-    assert "still here" not in done.stdout
 
 
 # Wrong arguments -----------------------------------------------------------------------------------------------------
