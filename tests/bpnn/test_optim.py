@@ -397,7 +397,13 @@ def test_an_optimizer_of_ones_own():
 
     params = parameters()
     before = arrays(params)
-    run(Sign(params, 0.5), params, 1)
+    sign = Sign(params, 0.5)
+    run(sign, params, 1)
+    sign.state[params[1]] = {"history": bpnn.zeros(7, 2), "count": 3, "best": None}
+    other = Sign(params, 0.1)
+    other.load_state_dict(sign.state_dict())
+    assert other.state[params[1]]["history"].shape == (7, 2) and other.state[params[1]]["count"] == 3
+    assert other.param_groups[0]["lr"] == 0.5
     assert all((abs(new - old) == 0.5).all() for new, old in zip(arrays(params), before))
     with pytest.raises(TypeError, match="Optimizer: expected a method _add"):
         optim.Optimizer(params, {}).step()

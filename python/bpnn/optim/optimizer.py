@@ -188,25 +188,27 @@ class Optimizer:
                 )
             params.update(zip(new["params"], group["params"]))
         state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
-        for number, slots in state_dict["state"].items():
-            if number not in params:
-                raise ValueError(f"state_dict: state of parameter {number!r}, which no group has")
-            state[params[number]] = {key: _copied(value, key, params[number], number) for key, value in slots.items()}
+        # The states of an update of bpcore have the shape of their parameter; another optimizer's may be anything.
+        strict = type(self)._add is not Optimizer._add
+        for i, slots in state_dict["state"].items():
+            if i not in params:
+                raise ValueError(f"state_dict: state of parameter {i!r}, which no group has")
+            state[params[i]] = {key: _copied(value, key, params[i], i, strict) for key, value in slots.items()}
         for group, new in zip(self.param_groups, saved):
             group.update({key: deepcopy(value) for key, value in new.items() if key != "params"})
         self.state = state
 
 
-def _copied(value, key, param, number):
-    """One entry of a saved state, as the steps expect it: state of the parameter's shape has its dtype too."""
-    if value is None:
-        return None
+def _copied(value, key, param, i, strict):
+    """One entry of a saved state. What has the parameter's shape gets its dtype too; counts keep theirs."""
+    if not hasattr(value, "shape"):
+        return deepcopy(value)
     array = np.asarray(value)
-    if array.ndim == 0 and key in ("step", "mu_product"):
-        return from_array(array.astype(np.float32 if key == "step" else np.float64))
-    if array.shape != param.shape:
-        raise ValueError(f"state_dict: {key!r} of parameter {number}: expected shape {param.shape}, got {array.shape}")
-    return from_array(array.astype(param.dtype, order="C"))
+    if array.shape == param.shape and key not in ("step", "mu_product"):
+        return from_array(array.astype(param.dtype, order="C"))
+    if strict and array.ndim:
+        raise ValueError(f"state_dict: {key!r} of parameter {i}: expected shape {param.shape}, got {array.shape}")
+    return from_array(array.copy())
 
 
 # --- what constructors check ---
