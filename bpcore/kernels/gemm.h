@@ -71,11 +71,12 @@ static void BP_NAME(gemm_block)(const BP_TILE_OUT *block, bp_size m, bp_size til
     for (bp_size j = 0; j < n; j += BP_NR) {
         to.n = n - j < BP_NR ? n - j : BP_NR;
         const int two = to.n > BP_VL;
+        const bp_size ldb = rsb ? rsb : BP_PANEL(to.n); /* 0: packed */
         for (bp_size t = 0; t < tiles; t++) {
             const bp_size i = m * t / tiles, rows = m * (t + 1) / tiles - i;
             to.c = block->c + i * to.rsc + j * to.csc;
             if (block->bias) to.bias = block->bias + (to.bias_rows ? i : j);
-            BP_NAME(tiles)[rows][(a_packed ? 0 : 2) + two](k, a_packed ? a + i * k : a + i * rsa, rsa, csa, b + j * panel, rsb,
+            BP_NAME(tiles)[rows][(a_packed ? 0 : 2) + two](k, a_packed ? a + i * k : a + i * rsa, rsa, csa, b + j * panel, ldb,
                                                            &to);
         }
     }
@@ -130,7 +131,7 @@ static void BP_NAME(gemm_tiles)(const bp_gemm *g, bp_size i0, bp_size i1, bp_siz
                 if (nj > whole) {
                     to.c += whole * to.csc;
                     if (to.bias && !to.bias_rows) to.bias += whole;
-                    BP_NAME(gemm_block)(&to, mi, tiles, nj - whole, kp, ap, g->rsa, g->csa, pack_a, panels, kp, BP_NR);
+                    BP_NAME(gemm_block)(&to, mi, tiles, nj - whole, kp, ap, g->rsa, g->csa, pack_a, panels, kp, 0);
                 }
                 if (g->epilogue && last) {
                     if (g->transposed)
@@ -170,6 +171,7 @@ enum { BP_NAME(gemm_mr) = BP_MR, BP_NAME(gemm_nr) = (int)BP_NR };
 #undef BP_TILES
 #undef BP_FOUR
 #undef BP_Q
+#undef BP_PANEL
 #undef BP_DOT_N
 #undef BP_DOT_CASE
 #undef BP_AXPY_BYTES

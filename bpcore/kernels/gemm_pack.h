@@ -10,7 +10,10 @@ BP_INLINE void BP_NAME(pack_panel)(BP_REAL *BP_RESTRICT out, const bp_size width
     }
     bp_size i = 0;
 #ifdef BP_VECTORS
-    if (sp == 1) { /* a cache line of each row at a time: what is written stays in the first cache */
+    if (si == 1)
+        for (; i + BP_Q <= count; i += BP_Q)
+            for (bp_size p = 0; p < k; p++) *(quadu *)(out + p * width + i) = *(const quadu *)(in + p * sp + i);
+    else if (sp == 1) { /* a cache line of each row at a time: what is written stays in the first cache */
         const bp_size quads = count / BP_Q * BP_Q, line = 64 / sizeof(BP_REAL);
         for (bp_size p0 = 0; p0 < k; p0 += line) {
             const bp_size p1 = k - p0 < line ? k : p0 + line;
@@ -29,11 +32,17 @@ BP_INLINE void BP_NAME(pack_panel)(BP_REAL *BP_RESTRICT out, const bp_size width
     }
 }
 
+/* The width of the panel that holds the last n columns: one vector where that is enough. */
+#define BP_PANEL(n) ((n) <= BP_VL ? BP_VL : BP_NR)
+
 /* All of the columns 0..n of b in panels of BP_NR, the last one padded; panel j starts at out + j * k. */
 static void BP_NAME(pack_columns)(BP_REAL *out, const BP_REAL *b, bp_size rsb, bp_size csb, bp_size n, bp_size k) {
     for (bp_size j = 0; j < n; j += BP_NR) {
         const bp_size count = n - j < BP_NR ? n - j : BP_NR;
-        BP_NAME(pack_panel)(out + j * k, BP_NR, b + j * csb, csb, rsb, count, k);
+        if (count <= BP_VL)
+            BP_NAME(pack_panel)(out + j * k, BP_VL, b + j * csb, csb, rsb, count, k);
+        else
+            BP_NAME(pack_panel)(out + j * k, BP_NR, b + j * csb, csb, rsb, count, k);
     }
 }
 
