@@ -6,6 +6,7 @@ calls it, and its setting is put back afterwards. NumPy's BLAS is another librar
 """
 import ctypes
 import glob
+import importlib
 import importlib.machinery
 import importlib.util
 import os
@@ -96,7 +97,7 @@ def _module():
     if name in sys.modules:
         return sys.modules[name], sys.modules[name].__file__
     if os.name == "nt":
-        import scipy  # noqa: F401  (makes the folder of its DLLs known)
+        importlib.import_module("scipy")            # makes the folder of its DLLs known
     found = importlib.util.find_spec("scipy")
     if found is None or not found.submodule_search_locations:
         raise ImportError("scipy is not installed")

@@ -22,13 +22,15 @@ from bpcore.memory cimport contiguous, empty
 from bpcore.simd cimport BP_AXPY, BP_DOT, BP_TILE, bp_gemm, kernels
 from bpcore.threads cimport parallel_for, team_size
 
-from bpcore.blas import load as load_blas
+from bpcore.blas import info as blas_info, load as load_blas
 from bpcore.simd import cpu
 
 np.import_array()
 
 cdef double CHUNK = 1e8         # nanoseconds between two looks at Ctrl-C
-cdef bint use_blas = False      # for products that are worth a call
+cdef enum:
+    NEVER, LARGE, ALWAYS        # which products the BLAS gets, of those that it can take
+cdef int use_blas = NEVER
 
 
 # --- one product, planned ----------------------------------------------------------------------------------------------------
@@ -91,7 +93,8 @@ cdef void plan(Job *job) noexcept nogil:
     job.mr = kernels().f32.gemm_mr if f32 else kernels().f64.gemm_mr
     dots = <int> job.mr // 2
     job.nr = nr
-    job.blas = use_blas and fits_blas(g)
+    job.blas = use_blas == ALWAYS or use_blas == LARGE and min(g.m, g.n) >= 16 and <double> g.m * g.n * g.k > 1e5
+    job.blas = job.blas and fits_blas(g)
     if job.blas:
         cycles = <double> g.m * g.n * g.k / lanes
     elif g.packed is not NULL:
@@ -164,8 +167,10 @@ cdef void panels(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
 cdef void compute(Job *job, Py_ssize_t batch, double ns) noexcept nogil:
     """The job's rectangle of `batch` products from `first` on; each takes `ns`."""
     cdef int team = team_size(batch * ns)
-    # Enough products share themselves out; few of them are cut, each into panels for the whole team.
-    lay_grid(job, 1 if batch >= 4 * team or batch % team == 0 else team)
+    # Enough products share themselves out. Few of them are cut into panels for the whole team; long ones into more, so that a
+    # thread that is held up leaves some of its own to the others.
+    cdef int parts = <int> min(4, max(1, ns / team / 1e6)) * team
+    lay_grid(job, 1 if team == 1 or batch >= 4 * team or batch % team == 0 else parts)
     cdef Py_ssize_t n = batch * job.rows * job.cols
     if job.blas:
         blas.hold()
@@ -293,9 +298,9 @@ cdef void blas_panel(const bp_gemm *g, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t 
 # --- the pointer-level API (gemm.pxd) ----------------------------------------------------------------------------------------
 
 cdef inline void fill(
-    Job *job, floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *b, Py_ssize_t ldb,
-    bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double alpha, double beta, const floating *bias,
-    bp_epilogue epilogue, void *ctx) noexcept nogil:
+        Job *job, floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *b, Py_ssize_t ldb,
+        bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, double alpha, double beta, const floating *bias,
+        bp_epilogue epilogue, void *ctx) noexcept nogil:
     job.g = bp_gemm(
         c=c, a=a, b=b, bias=bias, m=m, n=n, k=max(k, 0), rsc=ldc, csc=1, rsa=1 if trans_a else lda, csa=lda if trans_a else 1,
         rsb=1 if trans_b else ldb, csb=ldb if trans_b else 1, alpha=alpha, beta=beta, packed=NULL, epilogue=epilogue, ctx=ctx,
@@ -306,27 +311,27 @@ cdef inline void fill(
 
 
 cdef void gemm(
-    floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *b, Py_ssize_t ldb,
-    bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, floating alpha, floating beta, const floating *bias,
-    bp_epilogue epilogue, void *ctx) noexcept nogil:
+        floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *b, Py_ssize_t ldb,
+        bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, floating alpha, floating beta, const floating *bias,
+        bp_epilogue epilogue, void *ctx) noexcept nogil:
     cdef Job job
     fill(&job, c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta, bias, epilogue, ctx)
     run(&job)
 
 
 cdef int gemm_checked(
-    floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *b, Py_ssize_t ldb,
-    bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, floating alpha, floating beta, const floating *bias,
-    bp_epilogue epilogue, void *ctx) except -1:
+        floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *b, Py_ssize_t ldb,
+        bint trans_b, Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, floating alpha, floating beta, const floating *bias,
+        bp_epilogue epilogue, void *ctx) except -1:
     cdef Job job
     fill(&job, c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta, bias, epilogue, ctx)
     return run_checked(&job)
 
 
 cdef void gemm_batched(
-    floating *c, Py_ssize_t ldc, Py_ssize_t step_c, const floating *a, Py_ssize_t lda, Py_ssize_t step_a, bint trans_a,
-    const floating *b, Py_ssize_t ldb, Py_ssize_t step_b, bint trans_b, Py_ssize_t batch, Py_ssize_t m, Py_ssize_t n,
-    Py_ssize_t k, floating alpha, floating beta) noexcept nogil:
+        floating *c, Py_ssize_t ldc, Py_ssize_t step_c, const floating *a, Py_ssize_t lda, Py_ssize_t step_a, bint trans_a,
+        const floating *b, Py_ssize_t ldb, Py_ssize_t step_b, bint trans_b, Py_ssize_t batch, Py_ssize_t m, Py_ssize_t n,
+        Py_ssize_t k, floating alpha, floating beta) noexcept nogil:
     cdef Job job
     fill(&job, c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta, <const floating *> NULL, NULL, NULL)
     job.batch = batch
@@ -335,9 +340,9 @@ cdef void gemm_batched(
 
 
 cdef int gemm_batched_checked(
-    floating *c, Py_ssize_t ldc, Py_ssize_t step_c, const floating *a, Py_ssize_t lda, Py_ssize_t step_a, bint trans_a,
-    const floating *b, Py_ssize_t ldb, Py_ssize_t step_b, bint trans_b, Py_ssize_t batch, Py_ssize_t m, Py_ssize_t n,
-    Py_ssize_t k, floating alpha, floating beta) except -1:
+        floating *c, Py_ssize_t ldc, Py_ssize_t step_c, const floating *a, Py_ssize_t lda, Py_ssize_t step_a, bint trans_a,
+        const floating *b, Py_ssize_t ldb, Py_ssize_t step_b, bint trans_b, Py_ssize_t batch, Py_ssize_t m, Py_ssize_t n,
+        Py_ssize_t k, floating alpha, floating beta) except -1:
     cdef Job job
     fill(&job, c, ldc, a, lda, trans_a, b, ldb, trans_b, m, n, k, alpha, beta, <const floating *> NULL, NULL, NULL)
     job.batch = batch
@@ -380,9 +385,9 @@ cdef void gemm_pack_b(floating *packed, const floating *b, Py_ssize_t ldb, bint 
 
 
 cdef int gemm_packed_checked(
-    floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *packed, Py_ssize_t m,
-    Py_ssize_t n, Py_ssize_t k, floating alpha, floating beta, const floating *bias, bp_epilogue epilogue,
-    void *ctx) except -1:
+        floating *c, Py_ssize_t ldc, const floating *a, Py_ssize_t lda, bint trans_a, const floating *packed, Py_ssize_t m,
+        Py_ssize_t n, Py_ssize_t k, floating alpha, floating beta, const floating *bias, bp_epilogue epilogue,
+        void *ctx) except -1:
     cdef Job job
     fill(&job, c, ldc, a, lda, trans_a, <const floating *> NULL, 0, False, m, n, k, alpha, beta, bias, epilogue, ctx)
     job.g.packed = packed
@@ -424,6 +429,7 @@ cdef int array_product(ndarray c, ndarray a, const void *b, Py_ssize_t rsb, Py_s
         k=np.PyArray_DIM(a, 1), rsc=row_stride(c), csc=column_stride(c), rsa=row_stride(a), csa=column_stride(a), rsb=rsb,
         csb=csb, alpha=alpha, beta=beta, packed=packed, epilogue=epilogue, ctx=ctx, path=BP_TILE, transposed=0)
     if bias is not None:
+        bias = contiguous(bias)
         job.g.bias = np.PyArray_DATA(bias)
     job.itemsize = <int> np.PyArray_ITEMSIZE(c)
     job.batch = 1
@@ -556,14 +562,13 @@ def set_engine(name):
     wanted = name == "blas" or (name == "auto" and cpu() == "baseline")
     found = wanted and load_blas()
     if name == "blas" and not found:
-        from bpcore.blas import info
-        raise RuntimeError(f"no BLAS: {info()['error']}")
-    use_blas = found
+        raise RuntimeError(f"no BLAS: {blas_info()['error']}")
+    use_blas = (ALWAYS if name == "blas" else LARGE) if found else NEVER
 
 
 def get_engine():
-    """`"blas"` or `"own"`: what computes products now."""
-    return "blas" if use_blas else "own"
+    """What computes large products now: `"blas"` or `"own"`."""
+    return "own" if use_blas == NEVER else "blas"
 
 
 set_engine(os.environ.get("BPNN_GEMM") or "auto")
