@@ -117,7 +117,8 @@ class BuildCore(build_ext):
     def build_extensions(self):
         openmp = openmp_flags(self.compiler)
         if openmp is None:
-            warnings.warn("no working OpenMP found: bpnn is built for one thread (see docs/decisions.md)", stacklevel=1)
+            hint = "GCC brings it; Clang needs libomp (on macOS: brew install libomp)"
+            warnings.warn(f"no working OpenMP found: bpnn is built for one thread. {hint}", stacklevel=1)
         flags = list(MSVC_FLAGS)
         if self.compiler.compiler_type != "msvc":
             flags = UNIX_FLAGS + [f for f in ["-fopenmp-simd"] if runs(self.compiler, "int main(void) { return 0; }", [f])]
