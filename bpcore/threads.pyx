@@ -1,7 +1,9 @@
-"""The one door to OpenMP: the size of the team, and when work is large enough to share.
+"""The one door to threads: the size of the team, and when work is large enough to share.
 
-Work is split statically into equal ranges, so the same input on the same number of threads takes the same path. After a
-`fork` the child has no OpenMP workers; it computes on one thread. Each Python thread that calls in gets a team of its own.
+Work is split statically into ranges, and what a range computes does not depend on who computes it, so the same input gives the
+same bits on every run. On POSIX the team is `pool.h`, elsewhere it is OpenMP's. Calls from inside a range, and from a second
+Python thread while the team is at work, compute on their own thread. After a `fork` the child makes a team of its own (under
+OpenMP it computes on one thread).
 """
 import os
 
@@ -16,8 +18,22 @@ cdef extern from *:
     #else
     #define BP_OPENMP 0
     #endif
+    /* Without OpenMP a build is serial, by the same rule on every system. */
+    #if BP_OPENMP && !defined(_WIN32)
+    #include "pool.h"
+    #define BP_POOL 1
+    #else
+    #define BP_POOL 0
+    #define bp_share(fn, ctx, n, team, parts) 0
+    #endif
     """
     const int BP_OPENMP
+    const int BP_POOL
+    int bp_share(range_fn fn, void *ctx, Py_ssize_t n, int team, int parts) noexcept nogil
+
+cdef enum:
+    MAX_TEAM = 1024
+    PIECES = 4              # ranges for each thread: one that is late leaves the rest of its share to the others
 
 # What a thread must have to do before another one is worth waking, in nanoseconds. Waking and joining a team of two costs
 # 1-2 microseconds while it spins and tens where it sleeps; see docs/decisions.md.
@@ -37,10 +53,14 @@ cdef void parallel_for(range_fn fn, void *ctx, Py_ssize_t n, double cost) noexce
     cdef int team = <int> min(<Py_ssize_t> team_size(n * cost), n)
     if n <= 0:
         return
-    if team <= 1:
-        fn(ctx, 0, n)
-    else:
-        split(fn, ctx, n, team)
+    if team > 1:
+        if BP_POOL:
+            if bp_share(fn, ctx, n, team, <int> min(n, PIECES * team)):
+                return
+        else:
+            split(fn, ctx, n, team)
+            return
+    fn(ctx, 0, n)
 
 
 cdef void split(range_fn fn, void *ctx, Py_ssize_t n, int team) noexcept nogil:
@@ -56,10 +76,10 @@ def get_num_threads():
 
 
 def set_num_threads(int num_threads):
-    """Use `num_threads` threads from now on. Raises `ValueError` where that is not positive."""
+    """Use `num_threads` threads from now on. Raises `ValueError` where that is not between 1 and 1024."""
     global n_threads
-    if num_threads < 1:
-        raise ValueError(f"num_threads: expected a positive integer, got {num_threads}")
+    if not 1 <= num_threads <= MAX_TEAM:
+        raise ValueError(f"num_threads: expected a number from 1 to {MAX_TEAM}, got {num_threads}")
     n_threads = num_threads if BP_OPENMP else 1
 
 
@@ -74,15 +94,16 @@ def _default():
         if value:
             if not value.isdigit() or int(value) < 1:
                 raise RuntimeError(f"{name}={value!r}: expected a positive integer")
-            return int(value)
+            return min(int(value), MAX_TEAM)
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return min(len(os.sched_getaffinity(0)), MAX_TEAM)
+    return min(os.cpu_count() or 1, MAX_TEAM)
 
 
 def _after_fork():
     global n_threads
-    n_threads = 1
+    if not BP_POOL:
+        n_threads = 1
 
 
 set_num_threads(_default())

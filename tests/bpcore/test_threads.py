@@ -25,7 +25,7 @@ def run(program, **environment):
 def test_set_and_get():
     set_num_threads(3)
     assert get_num_threads() == (3 if has_openmp() else 1)
-    for bad in (0, -1):
+    for bad in (0, -1, 1025):
         with pytest.raises(ValueError, match="num_threads"):
             set_num_threads(bad)
 
@@ -41,22 +41,55 @@ def test_the_environment_decides():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_computes():
-    """The parent's team does not exist in the child; a product there must end all the same."""
-    program = """
+@pytest.mark.parametrize("forks", [1, 20])
+def test_a_forked_child_computes(forks):
+    """The parent's team does not exist in the child; a product there must end all the same, and so must the parent's next."""
+    program = f"""
 import os, sys, warnings
 warnings.simplefilter("ignore")
 import numpy as np
 from bpcore.gemm import matmul
-from bpcore.threads import get_num_threads, set_num_threads
+from bpcore.threads import set_num_threads
 set_num_threads(2)
 a = np.random.default_rng(0).standard_normal((400, 400))
 here = matmul(a, a)
-child = os.fork()
-if child == 0:
-    same = np.allclose(matmul(a, a), here) and get_num_threads() == 1
-    os._exit(0 if same else 7)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or not np.array_equal(matmul(a, a), here))
+for _ in range({forks}):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(matmul(a, a), here) else 7)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status or not np.array_equal(matmul(a, a), here):
+        sys.exit(status or 8)
+"""
+    run(program)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_while_another_thread_computes():
+    program = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+from bpcore.gemm import matmul
+from bpcore.threads import set_num_threads
+set_num_threads(2)
+a = np.random.default_rng(0).standard_normal((300, 300))
+here = matmul(a, a)
+over = False
+def work():
+    while not over:
+        matmul(a, a)
+thread = threading.Thread(target=work)
+thread.start()
+bad = 0
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.allclose(matmul(a, a), here) else 7)
+    bad |= os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+over = True
+thread.join()
+sys.exit(bad)
 """
     run(program)
 
