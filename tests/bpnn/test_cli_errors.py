@@ -50,7 +50,7 @@ def test_bad_data(place, tmp_path, change, words):
         (("train", "digits", "--epochs", "0"), "--epochs: expected at least 1", 2),
         (("train", "digits", "--epochs", "many"), "--epochs: invalid whole number value", 2),
         (("train", "digits", "--dropout", "1"), "--dropout: expected at least 0 and at most 0.99", 2),
-        (("train", "digits", "--warmup", "10"), "--warmup: expected fewer than the 10 epochs", 1),
+        (("train", "digits", "--epochs", "10", "--warmup", "10"), "--warmup: expected fewer than the 10 epochs", 1),
         (("train", "digits", "--validation", "0", "--patience", "2"), "--patience: needs validation images", 1),
         (("train", "digits", "--optimizer", "nesterov", "--momentum", "0"), "--momentum", 1),
         (("train", "--resume", "nowhere"), "nowhere: no such run folder", 1),

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import digits, evaluate, predict
-from .errors import CliError, Parser, report
+from .arguments import Parser
+from .errors import CliError, report
 from .run import Run
 
 TASKS: dict[str, Any] = {"digits": digits}
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     options = parser().parse_args(arguments)
     warnings.showwarning = lambda message, *where: print(f"bpnn: {message}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without × shows ? in its place
     try:
         code = int(options.run(options))
         sys.stdout.flush()

@@ -17,7 +17,9 @@ from bpnn.train import Accuracy, BestModel, CheckpointWriter, EarlyStopping, His
 from bpnn.utils.data import DataLoader, TensorDataset, random_split
 
 from . import build
+from .arguments import ranged, widths
 from .errors import INTERRUPTED, CliError
+from .errors import describe as describe_error
 from .scores import finish
 from .run import Run, refuse_taken
 
@@ -30,31 +32,6 @@ DESCRIPTION = (
 
 
 # Options --------------------------------------------------------------------------------------------------------------
-
-
-def numbers(text: str) -> list[int]:
-    """`500,200` as [500, 200]; `none` as []."""
-    widths = [] if text == "none" else [int(part) for part in text.split(",")]
-    if any(width < 1 for width in widths):
-        raise ValueError(text)
-    return widths
-
-
-def ranged(kind: type, low: float, high: float = float("inf"), *, above: bool = False) -> Any:
-    """An argparse type: a number of `kind` from `low` (or above it) to `high`."""
-
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not (low < value if above else low <= value) or not value <= high or value == float("inf"):
-            limit = f"above {low:g}" if above else f"at least {low:g}"
-            raise argparse.ArgumentTypeError(f"expected {limit}" + (f" and at most {high:g}" if high < float("inf") else ""))
-        return value
-
-    parse.__name__ = "number" if kind is float else "whole number"
-    return parse
-
-
-numbers.__name__ = "list of whole numbers above 0"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--model", choices=build.MODELS, default="mlp", help="kind of network (default mlp)")
     model.add_argument(
-        "--layers", type=numbers, default=[500], metavar="N,N,…", help="widths of the hidden layers, or none (default 500)"
+        "--layers", type=widths, default=[500], metavar="N,N,…", help="widths of the hidden layers, or none (default 500)"
     )
     model.add_argument("--activation", choices=build.ACTIVATIONS, default="relu", help="between the layers (default relu)")
     model.add_argument(
@@ -109,10 +86,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="EPOCHS",
         help="epochs between the falls of step (default a third of all), or without gain before one of plateau (default 2)",
     )
-    training.add_argument("--epochs", type=ranged(int, 1), default=10, help="default 10")
+    training.add_argument("--epochs", type=ranged(int, 1), help="default 10 for MNIST, 60 for the UCI digits")
     training.add_argument("--batch-size", type=ranged(int, 1), default=64, metavar="N", help="default 64")
     training.add_argument(
-        "--patience", type=ranged(int, 1), metavar="EPOCHS", help="stop after so many epochs without a better validation accuracy"
+        "--patience", type=ranged(int, 1), metavar="EPOCHS", help="stop after so many epochs without a lower validation loss"
     )
     training.add_argument(
         "--seed", type=ranged(int, 0, 2**63 - 1), default=0, help="of the weights, the order and the split (default 0)"
@@ -123,6 +100,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def complete(options: argparse.Namespace) -> None:
     """Fills in the defaults that depend on other options, and refuses what does not go together."""
+    if options.epochs is None:
+        small = options.data is None and options.download is None and find_mnist() is None
+        options.epochs = 60 if small else 10
     if options.lr is None:
         options.lr = build.LEARNING_RATES[options.optimizer]
     if options.gamma is None:
@@ -212,9 +192,9 @@ def make_trainer(run: Run, digits: Digits) -> tuple[Trainer, Any, Any]:
     optimizer = build.OPTIMIZERS[options.optimizer](model.parameters(), options)
     callbacks: list[Any] = [StopOnInterrupt(), HistoryFile(run.folder / "history.csv")]
     if held_out:
-        callbacks.append(BestModel("val_accuracy", "max"))
+        callbacks.append(BestModel("val_loss"))
         if options.patience:
-            callbacks.append(EarlyStopping("val_accuracy", options.patience, "max"))
+            callbacks.append(EarlyStopping("val_loss", options.patience))
     trainer = Trainer(
         model,
         optimizer,
@@ -259,6 +239,15 @@ def resume(run: Run) -> int:
 
 def carry_on(run: Run, digits: Digits, resumed: bool) -> int:
     """Trains the run to its end, or until it is interrupted, and finishes its folder."""
+    try:
+        return _carry_on(run, digits, resumed)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # no room, most likely
+        raise CliError(f"{describe_error(error)}; what was saved is kept, go on with: bpnn train --resume {run.folder}") from error
+
+
+def _carry_on(run: Run, digits: Digits, resumed: bool) -> int:
     options, data = run.config["options"], run.config["data"]
     trainer, loader, validation = make_trainer(run, digits)
     writer = next(callback for callback in trainer.callbacks if isinstance(callback, CheckpointWriter))
@@ -267,9 +256,9 @@ def carry_on(run: Run, digits: Digits, resumed: bool) -> int:
         f"data   {data['name']} from {data['source']}: {data['train'] - held_out:,} training, {held_out:,} validation, "
         f"{data['test']:,} test images of {data['size'][0]} × {data['size'][1]}"
     )
-    widths = "-".join(map(str, [data["size"][0] * data["size"][1], *options["layers"], data["classes"]]))
+    shape = "-".join(map(str, [data["size"][0] * data["size"][1], *options["layers"], data["classes"]]))
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    print(f"model  {widths} {options['activation']}, dropout {options['dropout']:g}, {parameters:,} parameters")
+    print(f"model  {shape} {options['activation']}, dropout {options['dropout']:g}, {parameters:,} parameters")
     print(
         f"train  {options['optimizer']}, learning rate {options['lr']:g} ({options['schedule']}), "
         f"batches of {options['batch_size']}, {options['epochs']} epochs, seed {options['seed']}, threads {options['threads']}"
@@ -288,5 +277,5 @@ def carry_on(run: Run, digits: Digits, resumed: bool) -> int:
         return INTERRUPTED
     if trainer.state.stopped:
         print(f"stopped early: {trainer.state.stopped}")
-    finish(run, trainer, digits, widths)
+    finish(run, trainer, digits, shape)
     return 0

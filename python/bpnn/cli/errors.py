@@ -1,24 +1,15 @@
 """What may go wrong for a user's reasons: one line on standard error and an exit code."""
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
-from typing import NoReturn
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 class CliError(Exception):
     """A message for the user."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong option costs one line instead of the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def describe(error: BaseException) -> str:

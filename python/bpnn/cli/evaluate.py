@@ -5,6 +5,7 @@ import argparse
 
 import bpnn
 
+from .arguments import ranged
 from .digits import fetch_again, make_model
 from .scores import score, table
 from .run import Run
@@ -17,7 +18,7 @@ DESCRIPTION = "Load the model of a run folder and print its scores on the test s
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", help="the run folder")
     parser.add_argument("--data", metavar="DIR", help="where the data is now (default: where it was in training, or BPNN_DATA)")
-    parser.add_argument("--threads", type=int, help="default: all processors")
+    parser.add_argument("--threads", type=ranged(int, 1, 1024), help="default: all processors")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -44,8 +44,9 @@ def finish(run: Run, trainer: Trainer, digits: Digits, widths: str) -> None:
     history = trainer.history
     values: dict[str, Any] = {"test": test, "epochs": len(history), "steps": trainer.state.step}
     if best is not None:
+        row = history.rows[best.best_epoch - 1]
         values["best_epoch"] = best.best_epoch
-        values["validation"] = {"accuracy": best.best, "loss": history["val_loss"][best.best_epoch - 1]}
+        values["validation"] = {"accuracy": row["val_accuracy"], "loss": row["val_loss"]}
     values["seconds"] = sum(history["seconds"])
     values["samples_per_second"] = float(np.mean(history["samples_per_second"]))
     try:
