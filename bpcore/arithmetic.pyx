@@ -7,7 +7,7 @@ from numpy cimport ndarray
 
 from bpcore.memory cimport empty, empty_like
 from bpcore.operand cimport (
-    broadcast, cast_tensor, float_type, is_number, is_real, map2, matched, promoted, same_shape, shape_of,
+    alike, broadcast, cast_tensor, float_type, is_number, is_real, map2, matched, promoted, same_shape, shape_of,
 )
 from bpcore.simd cimport kernels
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, records2, wrap
@@ -54,6 +54,86 @@ cdef void run(Job *job, int typenum, Py_ssize_t n) noexcept nogil:
     parallel_for(run_f32 if typenum == np.NPY_FLOAT else run_f64, job, n, COST)
 
 
+cdef enum Pattern:
+    OTHER, SAME, ROWS, EACH, ONE        # how an operand lies: as the other, one row again and again, one number a row, one number
+
+
+ctypedef struct Rows:
+    int op
+    bint single
+    Pattern pattern
+    Py_ssize_t width, period
+    char *y
+    const char *a
+    const char *b
+
+
+cdef Pattern pattern_of(ndarray b, Py_ssize_t *width, Py_ssize_t *period) noexcept:
+    """How a broadcast array repeats itself: `width` elements are one row; numbers for rows come again after `period`."""
+    cdef int i = np.PyArray_NDIM(b) - 1
+    cdef Py_ssize_t item = np.PyArray_ITEMSIZE(b), expected = item, n = 1
+    while i >= 0 and (np.PyArray_DIM(b, i) == 1 or np.PyArray_STRIDE(b, i) == expected):
+        expected *= np.PyArray_DIM(b, i)
+        n *= np.PyArray_DIM(b, i)
+        i -= 1
+    if i < 0:
+        return SAME
+    if n > 1:                                       # a row, then nothing but repetition
+        width[0] = n
+        while i >= 0 and (np.PyArray_DIM(b, i) == 1 or np.PyArray_STRIDE(b, i) == 0):
+            i -= 1
+        return ROWS if i < 0 else OTHER
+    n = 1                                           # a repeated number, then one after the other
+    while i >= 0 and (np.PyArray_DIM(b, i) == 1 or np.PyArray_STRIDE(b, i) == 0):
+        n *= np.PyArray_DIM(b, i)
+        i -= 1
+    width[0] = n
+    period[0] = 1
+    if i < 0:
+        return ONE
+    expected = item
+    while i >= 0 and (np.PyArray_DIM(b, i) == 1 or np.PyArray_STRIDE(b, i) == expected):
+        expected *= np.PyArray_DIM(b, i)
+        i -= 1
+    period[0] = expected // item
+    while i >= 0 and (np.PyArray_DIM(b, i) == 1 or np.PyArray_STRIDE(b, i) == 0):
+        i -= 1
+    return EACH if i < 0 else OTHER
+
+
+cdef void run_rows(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Rows *rows = <Rows *> ctx
+    cdef Py_ssize_t i, w = rows.width
+    cdef int op = rows.op
+    for i in range(begin, end):
+        if rows.single and rows.pattern == ROWS:
+            kernels().f32.arith(op, <float *> rows.y + i * w, <const float *> rows.a + i * w, <const float *> rows.b, w)
+        elif rows.single:
+            kernels().f32.arith_number(op, <float *> rows.y + i * w, <const float *> rows.a + i * w,
+                                       (<const float *> rows.b)[i % rows.period], w)
+        elif rows.pattern == ROWS:
+            kernels().f64.arith(op, <double *> rows.y + i * w, <const double *> rows.a + i * w, <const double *> rows.b, w)
+        else:
+            kernels().f64.arith_number(op, <double *> rows.y + i * w, <const double *> rows.a + i * w,
+                                       (<const double *> rows.b)[i % rows.period], w)
+
+
+cdef bint arith_rows(int op, ndarray y, ndarray a, ndarray b):
+    """`y = a (op) b` where `a` is contiguous and `b` repeats itself; False where no kernel fits."""
+    cdef Rows rows
+    cdef Pattern pattern = pattern_of(b, &rows.width, &rows.period)
+    if pattern == OTHER or pattern == SAME:
+        return False
+    rows.op, rows.pattern = op, pattern
+    rows.single = np.PyArray_TYPE(a) == np.NPY_FLOAT
+    rows.y = <char *> np.PyArray_DATA(y)
+    rows.a = <const char *> np.PyArray_DATA(a)
+    rows.b = <const char *> np.PyArray_DATA(b)
+    with nogil:
+        parallel_for(run_rows, &rows, np.PyArray_SIZE(a) // rows.width, 4 + rows.width * COST)
+    return True
+
+
 cdef tuple UFUNCS = (numpy.add, numpy.subtract, numpy.multiply, numpy.divide)
 
 
@@ -70,6 +150,14 @@ cdef ndarray arith(int op, ndarray a, ndarray b, ndarray out=None):
         job.b = np.PyArray_DATA(b)
         run(&job, np.PyArray_TYPE(a), np.PyArray_SIZE(a))
         return y
+    if (is_real(np.PyArray_TYPE(a)) and np.PyArray_TYPE(b) == np.PyArray_TYPE(a) and np.PyArray_SIZE(a)
+            and (out is None or np.PyArray_ISCARRAY(out))):
+        y = empty_like(a) if out is None else out
+        if np.PyArray_ISCARRAY_RO(a):
+            if arith_rows(op, y, a, b):
+                return y
+        elif np.PyArray_ISCARRAY_RO(b) and arith_rows(op + 4 if op == SUB or op == DIV else op, y, b, a):
+            return y
     return map2(UFUNCS[op], a, b, out)
 
 
@@ -188,8 +276,10 @@ cdef Tensor binary(int op, object input, object other):
     cdef Node node
     if isinstance(input, Tensor) and isinstance(other, Tensor):
         a, b = <Tensor> input, <Tensor> other
-        if np.PyArray_TYPE(a.array) != np.PyArray_TYPE(b.array) or not same_shape(a.array, b.array):
+        if np.PyArray_TYPE(a.array) != np.PyArray_TYPE(b.array):
             a, b = matched((a, b), "input other")
+        elif not same_shape(a.array, b.array):
+            a, b = alike(a, b)
     elif (isinstance(input, Tensor) and (PyFloat_CheckExact(other) or PyLong_CheckExact(other))
             and is_real(np.PyArray_TYPE((<Tensor> input).array))):
         return with_number(op, <Tensor> input, other)

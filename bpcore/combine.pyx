@@ -2,7 +2,7 @@
 cimport numpy as np
 from numpy cimport NPY_BOOL, ndarray
 
-from bpcore.arithmetic cimport ADD, DIV, MUL, SUB, arith, arith_number
+from bpcore.arithmetic cimport ADD, DIV, MUL, RSUB, SUB, arith, arith_number
 from bpcore.operand cimport cast_tensor, common_shape, float_type, is_number, map2, map_to, matched, promoted, stretch, typed
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records2, recordsn, wrap
 
@@ -243,8 +243,8 @@ def lerp(input, end, weight):
     cdef Tensor a, b, w
     a, b, w = matched((input, end, weight), "input end weight")
     near = arith(ADD, a.array, arith(MUL, w.array, arith(SUB, b.array, a.array)))
-    far = arith(SUB, b.array, arith(MUL, arith(SUB, b.array, a.array), 1 - <object> w.array))
-    return recorded(numpy.where(numpy.abs(w.array) < 0.5, near, far), LerpNode(), (a, b, w))
+    far = arith(SUB, b.array, arith(MUL, arith(SUB, b.array, a.array), arith_number(RSUB, w.array, 1)))
+    return recorded(numpy.asarray(numpy.where(numpy.abs(w.array) < 0.5, near, far)), LerpNode(), (a, b, w))
 
 
 def addcmul(input, tensor1, tensor2, *, value=1):
@@ -359,7 +359,7 @@ def copysign(input, other):
     return recorded(map2(numpy.copysign, (<Tensor> inputs[0]).array, (<Tensor> inputs[1]).array), CopysignNode(), inputs)
 
 
-cdef object x_log_y(object a, object b, object out):
+def _x_log_y(a, b, out):
     numpy.log(b, out=out)
     numpy.multiply(a, out, out=out)
     out[(a == 0) & ~numpy.isnan(b)] = 0
@@ -369,4 +369,4 @@ cdef object x_log_y(object a, object b, object out):
 def xlogy(input, other):
     """`input * log(other)`, 0 where `input` is 0."""
     cdef tuple inputs = alike((input, other), "input other")
-    return recorded(map2(x_log_y, (<Tensor> inputs[0]).array, (<Tensor> inputs[1]).array), XlogyNode(), inputs)
+    return recorded(map2(_x_log_y, (<Tensor> inputs[0]).array, (<Tensor> inputs[1]).array), XlogyNode(), inputs)

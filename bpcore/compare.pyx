@@ -3,7 +3,7 @@ cimport numpy as np
 from numpy cimport NPY_BOOL, ndarray
 
 from bpcore.memory cimport empty
-from bpcore.operand cimport cast, float_type, is_number, map1, map_to, promoted, quiet_begin, quiet_end, typed
+from bpcore.operand cimport cast, float_type, is_number, map1, map_to, promoted, quiet_begin, quiet_end, same_shape, typed
 from bpcore.tensor cimport Tensor, as_tensor, wrap
 
 import numpy
@@ -13,8 +13,15 @@ np.import_array()
 
 cdef Tensor compared(object ufunc, object input, object other):
     """`ufunc` of both in their common type, as bools."""
-    cdef object a = input if is_number(input) else as_tensor(input, "input")
-    cdef object b = other if is_number(other) else as_tensor(other, "other")
+    cdef object a = input if isinstance(input, Tensor) or is_number(input) else as_tensor(input, "input")
+    cdef object b = other if isinstance(other, Tensor) or is_number(other) else as_tensor(other, "other")
+    cdef ndarray x, y
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        x, y = (<Tensor> a).array, (<Tensor> b).array
+        if np.PyArray_TYPE(x) == np.PyArray_TYPE(y) and same_shape(x, y):
+            out = empty(np.PyArray_NDIM(x), np.PyArray_DIMS(x), NPY_BOOL)
+            ufunc(x, y, out)
+            return wrap(out)
     cdef int typenum = promoted((a, b))
     return wrap(map_to(ufunc, (array_of(a, typenum), array_of(b, typenum)), NPY_BOOL))
 

@@ -169,7 +169,8 @@ def logit(input, eps=None):
 cdef class SquareNode(Node):
     cdef object backward(self, object dy):
         x, = self.saved
-        return arith(MUL, arith_number(MUL, dy, 2), x)
+        cdef ndarray dx = arith(MUL, dy, x)
+        return arith_number(MUL, dx, 2, dx)
 
     def name(self):
         return "PowBackward"

@@ -4,6 +4,7 @@ cimport numpy as np
 from cpython.ref cimport Py_REFCNT
 from numpy cimport ndarray
 
+from bpcore.arithmetic cimport ADD, arith
 from bpcore.memory cimport Buffer, empty_like
 from bpcore.operand cimport quiet_begin, quiet_end
 from bpcore.tensor cimport Accumulate, Node, Tensor, as_tensor, edge_of, wrap
@@ -35,11 +36,9 @@ cdef void add_to(Pending state, Node node, int slot, ndarray grad) except *:
     elif state.grad is None:
         state.grad = grad
     elif state.owned:
-        numpy.add(state.grad, grad, out=state.grad)
+        arith(ADD, state.grad, grad, state.grad)
     else:
-        total = empty_like(state.grad)
-        numpy.add(state.grad, grad, out=total)
-        state.grad = total
+        state.grad = arith(ADD, state.grad, grad)
         state.owned = True
 
 
@@ -72,7 +71,7 @@ cdef void accumulate(Accumulate node, Pending state, list captured) except *:
         return
     held = leaf.gradient
     if held is not None:
-        numpy.add(held.array, grad, out=held.array)
+        arith(ADD, held.array, grad, held.array)
         held.bump()
     else:
         # A pooled array that nobody else holds becomes the gradient; anything shared is copied.
@@ -158,7 +157,8 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
         t = <Tensor> tensors[i]
         grad = grads[i]
         if grad is None:
-            grad = numpy.ones(t.shape, t.dtype)
+            grad = empty_like(t.array)
+            grad.fill(1)
         elif grad.dtype != t.dtype:
             grad = grad.astype(t.dtype)
         add_to(<Pending> states[roots[i]], <Node> roots[i], t.slot, grad)

@@ -7,8 +7,9 @@ cimport numpy as np
 from numpy cimport NPY_BOOL, ndarray
 
 from bpcore.arithmetic cimport MUL, binary
+from bpcore.lines cimport add_rows, put_lines, take_lines, take_rows
 from bpcore.memory cimport empty_like
-from bpcore.operand cimport axis_of, broadcast_shapes, cast_tensor, is_number, shape_of, stretch, typed, unbroadcast
+from bpcore.operand cimport axis_of, broadcast_shapes, cast_tensor, is_number, is_real, new, shape_of, stretch, typed, unbroadcast
 from bpcore.shape cimport permuted, reshaped
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, records2, wrap
 
@@ -25,9 +26,24 @@ cdef class IndexNode(Node):
 
     cdef object backward(self, object dy):
         where, = self.saved
-        dx = numpy.zeros(self.shape, dy.dtype)
-        add_at(dx, where, dy)
+        cdef ndarray dx = new(self.shape, np.PyArray_TYPE(<ndarray> dy))
+        np.PyArray_FILLWBYTE(dx, 0)
+        if of_rows(where) and is_real(np.PyArray_TYPE(dx)):
+            add_rows(dx, where[0], dy)
+        else:
+            add_at(dx, where, dy)
         return dx
+
+
+cdef bint of_rows(tuple where):
+    """Whether an index is one array of positions on the first axis."""
+    cdef Py_ssize_t i
+    if not (isinstance(where[0], ndarray) and where[0].dtype.kind != "b"):
+        return False
+    for i in range(1, len(where)):
+        if not isinstance(where[i], slice) or where[i] != slice(None):
+            return False
+    return True
 
 
 cdef int add_at(object target, tuple where, object values) except -1:
@@ -42,8 +58,12 @@ cdef int add_at(object target, tuple where, object values) except -1:
 
 cdef Tensor picked(Tensor x, tuple where):
     """`x[where]` for slices and arrays of integers and bools: a copy."""
-    cdef Tensor out = wrap(numpy.asarray((<object> x.array)[where]))
+    cdef Tensor out
     cdef IndexNode node
+    if of_rows(where) and np.PyArray_IS_C_CONTIGUOUS(x.array):
+        out = wrap(take_rows(x.array, where[0]))
+    else:
+        out = wrap(numpy.asarray((<object> x.array)[where]))
     if records(x):
         node = IndexNode.__new__(IndexNode)
         node.shape = shape_of(x.array)
@@ -86,6 +106,34 @@ cdef tuple grid(ndarray index, int axis):
     return tuple(where)
 
 
+cdef class LinesNode(Node):
+    """y[o, k, j] = x[o, index[o, k, j], j]: dx there += dy"""
+    cdef tuple shape
+    cdef int axis
+
+    cdef object backward(self, object dy):
+        index, = self.saved
+        cdef ndarray dx = new(self.shape, np.PyArray_TYPE(<ndarray> dy))
+        np.PyArray_FILLWBYTE(dx, 0)
+        if is_real(np.PyArray_TYPE(dx)):
+            put_lines(dx, index, dy, self.axis, True)
+        else:
+            numpy.add.at(dx, grid(index, self.axis), dy)
+        return dx
+
+
+cdef Tensor along_lines(Tensor x, ndarray index, int axis):
+    """`take_along_axis`, recorded; sizes agree apart from the axis."""
+    cdef Tensor out = wrap(take_lines(x.array, index, axis))
+    cdef LinesNode node
+    if records(x):
+        node = LinesNode.__new__(LinesNode)
+        node.shape = shape_of(x.array)
+        node.axis = axis
+        attach(out, node, (x,), (index,))
+    return out
+
+
 def index_select(input, dim, index):
     """The slices at the positions `index` (a vector) along `dim`."""
     cdef Tensor x = as_tensor(input, "input"), whole = at_least_1d(x), out
@@ -105,9 +153,17 @@ def gather(input, dim, index, *, sparse_grad=False):
     cdef int axis = axis_of(dim, np.PyArray_NDIM(x.array))
     cdef ndarray i = positions(index, "index")
     cdef tuple shape = shape_of(i)
+    cdef int d
     fits(whole, i, axis, "gather")
-    out = picked(whole, grid(numpy.atleast_1d(i), axis))
-    return out if np.PyArray_NDIM(i) else reshaped(out, shape)
+    if np.PyArray_SIZE(i) == 0 and len(shape) != np.PyArray_NDIM(whole.array):
+        return picked(reshaped(whole, (np.PyArray_SIZE(whole.array),)), (numpy.zeros(shape, numpy.int64),))
+    i = numpy.atleast_1d(i)
+    for d in range(np.PyArray_NDIM(i)):
+        if d != axis and np.PyArray_DIM(i, d) != np.PyArray_DIM(whole.array, d):
+            break
+    else:
+        return reshaped(along_lines(whole, i, axis), shape)
+    return reshaped(picked(whole, grid(i, axis)), shape)
 
 
 cdef int fits(Tensor x, ndarray index, int axis, str name) except -1:
@@ -306,7 +362,9 @@ cdef Tensor along_axis(object input, object dim, object index, object source, bi
     i = i.reshape(-1)
     i = numpy.where(i < 0, i + np.PyArray_DIM(whole.array, axis), i) if filling else i
     in_range(i, np.PyArray_DIM(whole.array, axis), "index")
-    if not filling:
+    if filling:
+        i = numpy.unique(i)                      # a place named twice is filled once
+    else:
         place = list(shape_of(whole.array))
         place[axis] = np.PyArray_SIZE(i)
         if np.PyArray_SIZE(v.array) != numpy.prod(place, dtype=int):

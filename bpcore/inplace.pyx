@@ -8,7 +8,7 @@ from bpcore.memory cimport empty_like
 from bpcore.operand cimport (
     broadcast, cast, cast_tensor, category, is_number, is_real, promoted, same_shape, shape_of, stretch, typed,
 )
-from bpcore.tensor cimport Node, Tensor, as_tensor, attach, grad_mode, records, records2, wrap
+from bpcore.tensor cimport Node, Tensor, as_tensor, attach, edge_of, grad_mode, records, records2, wrap
 
 import numpy
 
@@ -32,6 +32,7 @@ cdef Tensor snapshot(Tensor x):
     cdef ndarray copy = empty_like(x.array)
     np.PyArray_CopyInto(copy, x.array)
     cdef Tensor old = wrap(copy)
+    edge_of(x)                                # a view may have to catch up first
     old.node = x.node
     old.slot = x.slot
     return old
@@ -96,15 +97,20 @@ cdef Tensor arith_(int op, object input, object other):
     elif isinstance(other, Tensor):
         b = <Tensor> other
         if not records2(x, b) and np.PyArray_TYPE(b.array) == typenum and is_real(typenum):
-            arith(op, x.array, b.array if same_shape(x.array, b.array) else fitting(b.array, x.array), x.array)
+            arith(op, x.array, apart(b.array, x.array), x.array)
             x.bump()
             return x
     return change(x, div if op == DIV else mul if op == MUL else sub if op == SUB else add, other)
 
 
-cdef ndarray fitting(ndarray b, ndarray a):
-    """`b` broadcast to the shape of `a`, which keeps its shape in place."""
-    return broadcast(b, shape_of(a))
+cdef ndarray apart(ndarray b, ndarray a):
+    """`b` in the shape of `a`, copied where writing to `a` would change what is still to be read of it."""
+    cdef char *pa = <char *> np.PyArray_DATA(a)
+    cdef char *pb = <char *> np.PyArray_DATA(b)
+    if pa != pb or not np.PyArray_IS_C_CONTIGUOUS(a) or not np.PyArray_IS_C_CONTIGUOUS(b):
+        if numpy.may_share_memory(a, b):
+            b = b.copy()
+    return b if same_shape(a, b) else broadcast(b, shape_of(a))
 
 
 def add_(input, other, *, alpha=1):

@@ -267,7 +267,7 @@ cdef Tensor repeated(Tensor x, tuple counts):
         raise RuntimeError(f"repeat: expected at least {len(own)} numbers, got {counts}")
     if counts and min(counts) < 0:
         raise RuntimeError(f"repeat: expected numbers of 0 or more, got {counts}")
-    cdef Tensor out = wrap(numpy.tile(x.array, counts))
+    cdef Tensor out = wrap(numpy.asarray(numpy.tile(x.array, counts)))
     if records(x):
         node = RepeatNode.__new__(RepeatNode)
         node.own = own

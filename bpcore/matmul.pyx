@@ -13,6 +13,8 @@ from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records2, wrap
 
 import numpy
 
+from bpcore.reduce import sum
+
 np.import_array()
 
 
@@ -260,6 +262,12 @@ def tensordot(a, b, dims=2):
     else:
         over_x, over_y = dims
     over_x, over_y = [d % nx for d in over_x], [d % ny for d in over_y]
+    for p, q in zip(over_x, over_y):             # a size of 1 broadcasts
+        if sx[p] == 1 and sy[q] != 1:
+            y = sum(y, q, True)
+        elif sy[q] == 1 and sx[p] != 1:
+            x = sum(x, p, True)
+    sx, sy = shape_of(x.array), shape_of(y.array)
     if [sx[d] for d in over_x] != [sy[d] for d in over_y]:
         raise RuntimeError(f"dims: axes {over_x} of {sx} and {over_y} of {sy} do not have the same sizes")
     free_x = [d for d in range(nx) if d not in over_x]

@@ -2,6 +2,7 @@
 cimport numpy as np
 from numpy cimport ndarray, npy_intp
 
+from bpcore.sums cimport axes_mask
 from bpcore.tensor cimport Node, Tensor
 
 cdef enum:
@@ -29,20 +30,21 @@ cdef int float_type(int typenum)
 cdef tuple broadcast_shapes(list shapes)
 cdef tuple common_shape(tuple tensors)
 cdef Tensor stretch(Tensor t, tuple shape)
+cdef tuple alike(Tensor a, Tensor b)
 cdef tuple matched(tuple values, str name)
 cdef ndarray unbroadcast(ndarray grad, tuple shape)
 cdef ndarray broadcast(ndarray a, tuple shape)
 cdef ndarray strided(ndarray a, int ndim, const npy_intp *dims, const npy_intp *strides, Py_ssize_t offset)
 
 cdef int axis_of(object dim, int ndim) except -1
+cdef axes_mask mask_of(object dims, int ndim) except? 0
 cdef tuple axes_of(object dims, int ndim)
 cdef ndarray new(tuple shape, int typenum)
 cdef tuple kept(tuple shape, tuple axes)
 
 
 cdef inline tuple shape_of(ndarray a):
-    cdef int i
-    return tuple([np.PyArray_DIM(a, i) for i in range(np.PyArray_NDIM(a))])
+    return <tuple> (<object> a).shape
 
 
 cdef inline bint same_shape(ndarray a, ndarray b) noexcept:

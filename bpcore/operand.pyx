@@ -10,6 +10,7 @@ from cpython.long cimport PyLong_Check
 from numpy cimport NPY_BOOL, NPY_LONG, ndarray, npy_intp
 
 from bpcore.memory cimport empty
+from bpcore.sums cimport axes_in, axes_mask, sum_over
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, view_of, wrap
 
 import contextvars
@@ -285,15 +286,21 @@ cdef ndarray strided(ndarray a, int ndim, const npy_intp *dims, const npy_intp *
 cdef ndarray broadcast(ndarray a, tuple shape):
     """A read-only view of `a` as `shape`, which it must broadcast to."""
     cdef npy_intp dims[MAX_DIMS]
-    cdef npy_intp strides[MAX_DIMS]
-    cdef int i, ndim = len(shape), lead = ndim - np.PyArray_NDIM(a)
-    for i in range(ndim):
+    cdef int i
+    for i in range(len(shape)):
         dims[i] = shape[i]
+    return broadcast_dims(a, len(shape), dims)
+
+
+cdef ndarray broadcast_dims(ndarray a, int ndim, const npy_intp *dims):
+    cdef npy_intp strides[MAX_DIMS]
+    cdef int i, lead = ndim - np.PyArray_NDIM(a)
+    for i in range(ndim):
         strides[i] = 0
         if i >= lead and np.PyArray_DIM(a, i - lead) == dims[i]:
             strides[i] = np.PyArray_STRIDE(a, i - lead)
         elif i >= lead and np.PyArray_DIM(a, i - lead) != 1:
-            raise RuntimeError(f"shape {shape_of(a)} does not broadcast to {shape}")
+            raise RuntimeError(f"shape {shape_of(a)} does not broadcast to {tuple([dims[j] for j in range(ndim)])}")
     cdef ndarray view = strided(a, ndim, dims, strides, 0)
     np.PyArray_CLEARFLAGS(view, np.NPY_ARRAY_WRITEABLE)
     return view
@@ -324,18 +331,14 @@ cdef tuple common_shape(tuple tensors):
 cdef ndarray unbroadcast(ndarray grad, tuple shape):
     """The gradient of something of shape `shape` that was broadcast to the shape of `grad`: its sum over the new axes."""
     cdef int i, ndim = np.PyArray_NDIM(grad), lead = ndim - len(shape)
-    cdef list axes = list(range(lead))
+    cdef axes_mask mask = (<axes_mask> 1 << lead) - 1
     for i in range(lead, ndim):
-        if shape[i - lead] == 1 and np.PyArray_DIM(grad, i) != 1:
-            axes.append(i)
-    if not axes:
+        if <Py_ssize_t> shape[i - lead] == 1 and np.PyArray_DIM(grad, i) != 1:
+            mask |= <axes_mask> 1 << i
+    if mask == 0:
         return grad
-    cdef ndarray total = new(shape, np.PyArray_TYPE(grad))
-    cdef object target = total
-    if lead:
-        target = target.reshape((1,) * lead + shape)
-    numpy.add.reduce(grad, tuple(axes), None, target, True)
-    return total
+    cdef ndarray total = sum_over(grad, mask, True)
+    return (<object> total).reshape(shape) if lead else total
 
 
 cdef class ExpandNode(Node):
@@ -349,13 +352,42 @@ cdef Tensor stretch(Tensor t, tuple shape):
     """A view of `t` broadcast to `shape`; itself where it has the shape."""
     if shape_of(t.array) == shape:
         return t
-    cdef Tensor out = view_of(t, broadcast(t.array, shape))
+    return stretched(t, broadcast(t.array, shape))
+
+
+cdef Tensor stretched(Tensor t, ndarray view):
+    cdef Tensor out = view_of(t, view)
     cdef ExpandNode node
     if records(t):
         node = ExpandNode.__new__(ExpandNode)
         node.shape = shape_of(t.array)
         attach(out, node, (t,), None)
     return out
+
+
+cdef tuple alike(Tensor a, Tensor b):
+    """Two tensors of one type as tensors of one shape."""
+    cdef npy_intp dims[MAX_DIMS]
+    cdef int na = np.PyArray_NDIM(a.array), nb = np.PyArray_NDIM(b.array), ndim = max(na, nb), i
+    cdef npy_intp n, m
+    cdef bint keep_a = na == ndim, keep_b = nb == ndim
+    for i in range(1, ndim + 1):
+        n = np.PyArray_DIM(a.array, na - i) if i <= na else 1
+        m = np.PyArray_DIM(b.array, nb - i) if i <= nb else 1
+        if n != m:
+            if n == 1:
+                keep_a = False
+                n = m
+            elif m == 1:
+                keep_b = False
+            else:
+                common_shape((a, b))               # raises
+        dims[ndim - i] = n
+    if not keep_a:
+        a = stretched(a, broadcast_dims(a.array, ndim, dims))
+    if not keep_b:
+        b = stretched(b, broadcast_dims(b.array, ndim, dims))
+    return a, b
 
 
 cdef tuple matched(tuple values, str name):
@@ -385,19 +417,27 @@ cdef int axis_of(object dim, int ndim) except -1:
     return <int> (d + n if d < 0 else d)
 
 
-cdef tuple axes_of(object dims, int ndim):
-    """The axes that a reduction runs over, ascending: all for None and ()."""
+cdef axes_mask mask_of(object dims, int ndim) except? 0:
+    """The axes that a reduction runs over, as bits: all for None and ()."""
+    cdef axes_mask mask = 0, bit
     if dims is None:
-        return tuple(range(ndim))
+        return (<axes_mask> 1 << ndim) - 1
     if isinstance(dims, (tuple, list)):
         if not dims:
-            return tuple(range(ndim))
-        found = sorted([axis_of(d, ndim) for d in dims])
-        if len(set(found)) != len(found):
-            raise RuntimeError(f"dim: {tuple(dims)} names an axis twice")
+            return (<axes_mask> 1 << ndim) - 1
+        for d in dims:
+            bit = <axes_mask> 1 << axis_of(d, ndim)
+            if mask & bit:
+                raise RuntimeError(f"dim: {tuple(dims)} names an axis twice")
+            mask |= bit
     else:
-        found = [axis_of(dims, ndim)]
-    return tuple(found) if ndim else ()
+        mask = <axes_mask> 1 << axis_of(dims, ndim)
+    return mask if ndim else 0
+
+
+cdef tuple axes_of(object dims, int ndim):
+    """The axes that a reduction runs over, ascending: all for None and ()."""
+    return axes_in(mask_of(dims, ndim))
 
 
 cdef tuple kept(tuple shape, tuple axes):

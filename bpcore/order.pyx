@@ -2,14 +2,17 @@
 cimport numpy as np
 from numpy cimport ndarray
 
+from bpcore.gather cimport along_lines
 from bpcore.operand cimport axis_of, shape_of
-from bpcore.reduce cimport PickNode, ReduceNode, attach_reduction, nonempty, summable
+from bpcore.reduce cimport nonempty, summable
 from bpcore.shape cimport reshaped
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, wrap
 
 from collections import namedtuple
 
 import numpy
+
+from bpcore.shape import clone
 
 np.import_array()
 
@@ -22,46 +25,9 @@ Running = namedtuple("cummax", ("values", "indices"))
 
 # --- sorting --------------------------------------------------------------------------------------------------------------
 
-cdef class AlongNode(Node):
-    """y = the elements at `indices` along one axis, each at most once: dx there = dy"""
-    cdef tuple shape
-    cdef int axis
-
-    cdef object backward(self, object dy):
-        indices, = self.saved
-        dx = numpy.zeros(self.shape, dy.dtype)
-        if not self.shape:
-            return dy.reshape(())
-        numpy.put_along_axis(dx, indices, dy, self.axis)
-        return dx
-
-
-cdef class AlongAddNode(Node):
-    """The same where elements may be picked again: dx there += dy"""
-    cdef tuple shape
-    cdef int axis
-
-    cdef object backward(self, object dy):
-        indices, = self.saved
-        dx = numpy.zeros(self.shape, dy.dtype)
-        if not self.shape:
-            return dy.reshape(())
-        where = list(numpy.ogrid[tuple([slice(n) for n in indices.shape])])
-        where[self.axis] = indices
-        numpy.add.at(dx, tuple(where), dy)
-        return dx
-
-
 cdef Tensor at_indices(Tensor x, object indices, int axis):
-    """The elements of `x` at `indices` along an axis, each at most once."""
-    cdef AlongNode node
-    cdef Tensor out = wrap(numpy.asarray(numpy.take_along_axis(x.array, indices, axis) if np.PyArray_NDIM(x.array) else x.array.copy()))
-    if records(x):
-        node = AlongNode.__new__(AlongNode)
-        node.shape = shape_of(x.array)
-        node.axis = axis
-        attach(out, node, (x,), (indices,))
-    return out
+    """The elements of `x` at `indices` along an axis."""
+    return along_lines(x, indices, axis) if np.PyArray_NDIM(x.array) else clone(x)
 
 
 cdef object order(ndarray a, int axis, bint descending):
@@ -251,22 +217,15 @@ def cumprod(input, dim, *, dtype=None):
 
 
 cdef object running(object input, object dim, object ufunc):
-    cdef Tensor x = as_tensor(input, "input"), out
+    cdef Tensor x = as_tensor(input, "input")
     cdef int ndim = np.PyArray_NDIM(x.array), axis = axis_of(dim, ndim)
-    cdef AlongAddNode node
     if not ndim:
         return Running(at_indices(x, None, 0), wrap(numpy.zeros((), numpy.int64)))
     best = ufunc.accumulate(x.array, axis)
     places = numpy.arange(np.PyArray_DIM(x.array, axis)).reshape((-1,) + (1,) * (ndim - 1 - axis))
     hit = (x.array == best) | (numpy.isnan(x.array) if x.array.dtype.kind == "f" else False)
     indices = numpy.maximum.accumulate(numpy.where(hit, places, 0), axis)
-    out = wrap(best)
-    if records(x):
-        node = AlongAddNode.__new__(AlongAddNode)
-        node.shape = shape_of(x.array)
-        node.axis = axis
-        attach(out, node, (x,), (indices,))
-    return Running(out, wrap(indices))
+    return Running(at_indices(x, indices, axis), wrap(indices))
 
 
 def cummax(input, dim):

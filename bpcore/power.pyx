@@ -1,8 +1,9 @@
 """Powers of tensors and numbers."""
 cimport numpy as np
+from cpython.long cimport PyLong_CheckExact
 from numpy cimport ndarray
 
-from bpcore.operand cimport broadcast, cast_tensor, is_number, map2, matched, promoted, shape_of, typed
+from bpcore.operand cimport broadcast, cast_tensor, is_number, is_real, map2, matched, promoted, shape_of, typed
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, records2, wrap
 
 import numpy
@@ -56,6 +57,10 @@ cdef Tensor power_of_number(Tensor x, object exponent):
 def pow(input, exponent):
     """`input ** exponent`, of tensors and numbers."""
     cdef Tensor a, b, out
+    if PyLong_CheckExact(exponent) and isinstance(input, Tensor) and is_real(np.PyArray_TYPE((<Tensor> input).array)):
+        if exponent == 2:
+            return square(input)
+        return power_of_number(<Tensor> input, exponent)
     if is_number(exponent) and not isinstance(exponent, complex):
         a = as_tensor(input, "input")
         if a.array.dtype.kind in "biu" and promoted((a, exponent)) == np.PyArray_TYPE(a.array):

@@ -1,11 +1,14 @@
 """Sums, means, products and extremes over axes."""
 cimport numpy as np
-from numpy cimport NPY_BOOL, ndarray
+from numpy cimport NPY_BOOL, ndarray, npy_intp
 
-from bpcore.arithmetic cimport DIV, MUL, arith, arith_number
+from bpcore.arithmetic cimport DIV, arith_number
+from bpcore.gather cimport along_lines
 from bpcore.operand cimport (
-    axes_of, axis_of, broadcast, cast, cast_tensor, float_type, kept, new, quiet_begin, quiet_end, shape_of,
+    MAX_DIMS, axes_of, axis_of, cast, cast_tensor, is_real, kept, mask_of, new, quiet_begin, quiet_end, shape_of, strided,
 )
+from bpcore.shape cimport reshaped
+from bpcore.sums cimport axes_mask, sum_over
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, wrap
 
 from collections import namedtuple
@@ -14,6 +17,7 @@ import numpy
 
 from bpcore.combine import maximum, minimum
 from bpcore.dtypes import to_dtype
+from bpcore.shape import clone
 
 np.import_array()
 
@@ -27,12 +31,29 @@ cdef class ReduceNode(Node):
 
     cdef ndarray spread(self, ndarray reduced):
         """A result, or its gradient, repeated over the reduced axes: a read-only view."""
-        return broadcast((<object> reduced).reshape(kept(self.shape, self.axes)), self.shape)
+        cdef npy_intp dims[MAX_DIMS]
+        cdef npy_intp strides[MAX_DIMS]
+        cdef int i, j = 0, ndim = len(self.shape)
+        cdef bint keepdim = np.PyArray_NDIM(reduced) == ndim
+        for i in range(ndim):
+            dims[i] = self.shape[i]
+            if self.mask >> i & 1:
+                strides[i] = 0
+                j += keepdim
+            else:
+                strides[i] = np.PyArray_STRIDE(reduced, j)
+                j += 1
+        cdef ndarray view = strided(reduced, ndim, dims, strides, 0)
+        np.PyArray_CLEARFLAGS(view, np.NPY_ARRAY_WRITEABLE)
+        return view
 
 
 cdef int attach_reduction(Tensor out, ReduceNode node, Tensor x, tuple axes, tuple saved) except -1:
     node.shape = shape_of(x.array)
     node.axes = axes
+    node.mask = 0
+    for axis in axes:
+        node.mask |= <axes_mask> 1 << <int> axis
     attach(out, node, (x,), saved)
     return 0
 
@@ -63,6 +84,8 @@ cdef Tensor summable(object input, object dtype):
     cdef Tensor x = as_tensor(input, "input")
     if dtype is not None:
         return cast_tensor(x, to_dtype(dtype).num)
+    if is_real(np.PyArray_TYPE(x.array)):
+        return x
     return cast_tensor(x, np.NPY_INT64) if x.array.dtype.kind in "biu" else x
 
 
@@ -83,29 +106,34 @@ cdef class MeanNode(ReduceNode):
 def sum(input, dim=None, keepdim=False, *, dtype=None):
     """The sum over `dim` (an axis, several, or all); integers and bools sum up as int64."""
     cdef Tensor x = summable(input, dtype)
-    cdef tuple axes = axes_of(dim, np.PyArray_NDIM(x.array))
-    cdef Tensor out = reduced(x, numpy.add, axes, keepdim, np.PyArray_TYPE(x.array))
+    cdef axes_mask mask = mask_of(dim, np.PyArray_NDIM(x.array))
+    cdef Tensor out = wrap(sum_over(x.array, mask, keepdim))
+    cdef SumNode node
     if records(x):
-        attach_reduction(out, SumNode.__new__(SumNode), x, axes, None)
+        node = SumNode.__new__(SumNode)
+        node.shape, node.mask = shape_of(x.array), mask
+        attach(out, node, (x,), None)
     return out
 
 
 def mean(input, dim=None, keepdim=False, *, dtype=None):
     """The mean over `dim` (an axis, several, or all) of floats."""
     cdef Tensor x = as_tensor(input, "input") if dtype is None else summable(input, dtype)
-    if x.array.dtype.kind in "biu":
+    if not is_real(np.PyArray_TYPE(x.array)) and x.array.dtype.kind in "biu":
         raise RuntimeError(f"mean: expected floats, got {x.array.dtype}; give a dtype to compute in")
-    cdef tuple axes = axes_of(dim, np.PyArray_NDIM(x.array))
-    cdef Tensor out = reduced(x, numpy.add, axes, keepdim, np.PyArray_TYPE(x.array))
+    cdef axes_mask mask = mask_of(dim, np.PyArray_NDIM(x.array))
+    cdef ndarray y = sum_over(x.array, mask, keepdim)
     cdef Py_ssize_t count = 1
+    cdef int i
     cdef MeanNode node
-    for axis in axes:
-        count *= np.PyArray_DIM(x.array, axis)
-    out = wrap(arith_number(DIV, out.array, count))
+    for i in range(np.PyArray_NDIM(x.array)):
+        if mask >> i & 1:
+            count *= np.PyArray_DIM(x.array, i)
+    cdef Tensor out = wrap(arith_number(DIV, y, count, y))
     if records(x):
         node = MeanNode.__new__(MeanNode)
-        node.count = count
-        attach_reduction(out, node, x, axes, None)
+        node.shape, node.mask, node.count = shape_of(x.array), mask, count
+        attach(out, node, (x,), None)
     return out
 
 
@@ -119,20 +147,6 @@ cdef class ExtremeNode(ReduceNode):
         hit = numpy.equal(x, self.spread(y))
         count = numpy.add.reduce(hit, self.axes, keepdims=True, dtype=dy.dtype)
         return self.spread(dy) * hit / count
-
-
-cdef class PickNode(ReduceNode):
-    """One element for each result, at `indices` along one axis: the gradient goes there."""
-
-    cdef object backward(self, object dy):
-        indices, = self.saved
-        dx = numpy.zeros(self.shape, dy.dtype)
-        if not self.shape:
-            return dy.reshape(())
-        axis, = self.axes
-        shape = kept(self.shape, self.axes)
-        numpy.put_along_axis(dx, indices.reshape(shape), dy.reshape(shape), axis)
-        return dx
 
 
 cdef Tensor extreme(object input, object dim, bint keepdim, object ufunc):
@@ -169,12 +183,10 @@ cdef object extreme_along(object input, object dim, bint keepdim, object find, s
     cdef Tensor x = as_tensor(input, "input"), out
     cdef int ndim = np.PyArray_NDIM(x.array), axis = axis_of(dim, ndim)
     cdef ndarray indices = position(x, dim, True, find, name)
-    values = numpy.take_along_axis(x.array, indices, axis) if ndim else x.array.copy()
+    out = along_lines(x, indices, axis) if ndim else clone(x)
     if not keepdim and ndim:
-        values, indices = values.squeeze(axis), (<object> indices).squeeze(axis)
-    out = wrap(numpy.asarray(values))
-    if records(x):
-        attach_reduction(out, PickNode.__new__(PickNode), x, (axis,), (indices,))
+        indices = (<object> indices).squeeze(axis)
+        out = reshaped(out, shape_of(indices))
     return Extreme(out, wrap(indices))
 
 

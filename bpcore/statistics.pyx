@@ -310,5 +310,5 @@ def nansum(input, dim=None, keepdim=False, *, dtype=None):
 def nanmean(input, dim=None, keepdim=False, *, dtype=None):
     """`mean` of the elements that are not NaN."""
     x = real_input(input, dtype, "nanmean")
-    valid = wrap(~numpy.isnan((<Tensor> x).array))
+    valid = wrap(numpy.asarray(~numpy.isnan((<Tensor> x).array)))
     return nansum(x, dim, keepdim) / sum(valid, dim, keepdim)

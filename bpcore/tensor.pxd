@@ -14,6 +14,7 @@ cdef class Tensor:
     cdef int slot                      # which of the node's outputs it is
     cdef bint leaf_requires_grad
     cdef bint is_view                  # an alias of another tensor's memory with history of its own
+    cdef Tensor base                   # a view: the tensor it looks into, where the tape was on
     cdef Py_ssize_t seen               # a view: version.recorded when it was taken
     cdef bint retains_grad
     cdef object gradient               # Tensor or None
@@ -22,7 +23,11 @@ cdef class Tensor:
     cdef object __weakref__
 
     cdef inline bint wants_grad(self) noexcept:
-        return self.leaf_requires_grad or self.node is not None
+        return self.leaf_requires_grad or self.node is not None or (self.is_view and self.stale())
+
+    cdef inline bint stale(self) noexcept:
+        """Whether a view's memory got a history that it has not taken over yet."""
+        return self.seen != self.version.recorded and self.base is not None and self.base.wants_grad()
 
     cdef inline void bump(self) noexcept:
         self.version.n += 1

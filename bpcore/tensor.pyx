@@ -178,12 +178,16 @@ cdef bint recordsn(object tensors) except -1:
     return False
 
 
+cdef int refresh_view(Tensor t) except -1:
+    from bpcore.aliases import refresh          # imported late: it stands on this module
+    refresh(t)
+    return 0
+
+
 cdef Node edge_of(Tensor t):
     """The node that a gradient for `t` goes to."""
     if t.is_view and t.seen != t.version.recorded:
-        raise RuntimeError(
-            "this tensor is a view of memory that a recorded in-place operation has changed since; take the view again"
-        )
+        refresh_view(t)
     if t.node is not None:
         return t.node
     if not t.leaf_requires_grad:
@@ -197,9 +201,29 @@ cdef Node edge_of(Tensor t):
 
 cdef void connect(Node node, tuple inputs, tuple saved) except *:
     global clock
-    cdef Tensor t
+    node.saved = saved
+    find_edges(node, inputs)
+    clock += 1                                  # after all that it depends on: a stale view gets a new node in there
+    node.order = clock
+
+
+cdef void find_edges(Node node, tuple inputs) except *:
+    cdef Tensor t, u
     cdef bint several = False
-    cdef list edges = []
+    cdef list edges
+    if len(inputs) == 1:                        # the two common cases, without lists
+        t = <Tensor> inputs[0]
+        node.edges = (edge_of(t),)
+        if t.slot:
+            node.slots = (t.slot,)
+        return
+    if len(inputs) == 2 and inputs[0] is not None and inputs[1] is not None:
+        t, u = <Tensor> inputs[0], <Tensor> inputs[1]
+        node.edges = (edge_of(t), edge_of(u))
+        if t.slot or u.slot:
+            node.slots = (t.slot, u.slot)
+        return
+    edges = []
     for item in inputs:
         t = <Tensor> item
         if t is None:
@@ -210,9 +234,6 @@ cdef void connect(Node node, tuple inputs, tuple saved) except *:
     node.edges = tuple(edges)
     if several:
         node.slots = tuple([0 if item is None else (<Tensor> item).slot for item in inputs])
-    node.saved = saved
-    clock += 1
-    node.order = clock
 
 
 cdef void attach(Tensor out, Node node, tuple inputs, tuple saved) except *:
@@ -265,6 +286,8 @@ cdef Tensor view_of(Tensor base, ndarray array):
     t.version = base.version
     t.is_view = True
     t.seen = base.version.recorded
+    if bp_grad_mode:
+        t.base = base.base if base.is_view else base
     return t
 
 
@@ -405,11 +428,13 @@ cdef class Tensor:
     @property
     def is_leaf(self):
         """Whether no recorded operation computed it."""
-        return self.node is None
+        return self.grad_fn is None
 
     @property
     def grad_fn(self):
         """The node that computed it, or None."""
+        if self.is_view and self.stale():
+            refresh_view(self)
         return self.node
 
     @property
@@ -528,10 +553,9 @@ cdef class Tensor:
         if self.node is None and self.leaf_requires_grad:
             raise RuntimeError("a leaf that requires grad is changed in place; do it under bpnn.no_grad()")
         if self.is_view:
-            raise RuntimeError(
-                "a view is changed in place while the tape is on; assign through the tensor itself (x[index] = value) "
-                "or work on a clone"
-            )
+            from bpcore.aliases import rebase
+            rebase(self, other)
+            return
         self.node = other.node
         self.slot = other.slot
         self.version.recorded += 1
