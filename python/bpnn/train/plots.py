@@ -9,7 +9,7 @@ import numpy as np
 from .history import History
 
 INK, FAINT, GRID = "#2b2f36", "#8a919c", "#e6e8ec"
-TRAIN, VALIDATION, RATE, BEST = "#3b6fb6", "#d9722e", "#5a8f5a", "#b8bec8"
+TRAIN, VALIDATION, RATE, AXIS = "#3b6fb6", "#d9722e", "#5a8f5a", "#b8bec8"
 
 
 def draw_curves(
@@ -51,7 +51,7 @@ def _style(axis: Any, heading: str, epochs: int) -> None:
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axis.spines[side].set_color(BEST)
+        axis.spines[side].set_color(AXIS)
     axis.tick_params(colors=FAINT, labelcolor=INK, labelsize=9, length=3)
     axis.set_xlabel("epoch", fontsize=9, color=FAINT)
     axis.set_xlim(0, max(epochs, 1) * 1.02)
@@ -79,12 +79,9 @@ def _lines(axis: Any, history: History, name: str, best_epoch: int | None, corne
         if epochs:
             marker = "o" if few else ""
             axis.plot(epochs, values, color=color, label=label, linewidth=1.8, marker=marker, markersize=4)
-    if best_epoch:
-        axis.axvline(best_epoch, color=BEST, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
-        axis.annotate(
-            "best", (best_epoch, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2), textcoords="offset points",
-            ha="right", va="top", fontsize=8.5, color=FAINT,
-        )
+        if column.startswith("val_") and best_epoch in epochs:
+            ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": ""}
+            axis.plot([best_epoch], [values[epochs.index(best_epoch)]], color=INK, label=f"kept: epoch {best_epoch}", **ring)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=9, labelcolor=INK, loc=corner)
 
@@ -108,9 +105,7 @@ def _draw_score(axis: Any, history: History, score: str, best_epoch: int | None)
     _style(axis, score, len(history.rows))
     _lines(axis, history, score, best_epoch, "lower right")
     if score == "accuracy":
-        from matplotlib.ticker import PercentFormatter
-
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
 
 
 def _draw_rate(axis: Any, history: History) -> None:
