@@ -1,6 +1,7 @@
 """Backward: the walk over the tape, from the outputs to the leaves."""
 cimport cython
 cimport numpy as np
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_REFCNT
 from numpy cimport ndarray
 
@@ -91,7 +92,7 @@ cdef dict discover(list roots):
     """Every node that the roots depend on, and how many gradients each will get."""
     cdef dict states = {}
     cdef list stack = []
-    cdef Node node, behind
+    cdef Node node
     cdef Pending state
     for root in roots:
         if root not in states:
@@ -129,7 +130,7 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
     cdef dict states, captured = {}
     cdef tuple edges, slots, several
     cdef object result, grad
-    cdef int i, slot
+    cdef int i
     cdef bint mode
 
     for i in range(len(tensors)):
@@ -182,6 +183,7 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
     quiet = quiet_begin()
     try:
         for item in order:
+            PyErr_CheckSignals()
             node = <Node> item
             state = <Pending> states.pop(node)
             edges = node.edges

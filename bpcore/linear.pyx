@@ -14,7 +14,10 @@ from bpcore.simd cimport kernels
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, recordsn, wrap
 from bpcore.threads cimport parallel_for
 
-import numpy
+from bpcore.arithmetic import add, mul
+from bpcore.matmul import matmul
+from bpcore.reduce import sum as total
+from bpcore.shape import permute, reshape, unsqueeze
 
 np.import_array()
 
@@ -202,44 +205,13 @@ def linear(input, weight, bias=None, activation=None):
 
 # --- bilinear -------------------------------------------------------------------------------------------------------------
 
-@cython.final
-cdef class BilinearNode(Node):
-    cdef object backward(self, object grad):
-        a, b, w = self.saved
-        dy = numpy.ascontiguousarray(grad).reshape(-1, w.shape[0])
-        rows, inputs1, inputs2 = a.shape[0], a.shape[1], b.shape[1]
-        da = db = dw = dbias = None
-        if self.needs(0):
-            da = numpy.zeros(a.shape, a.dtype)
-        if self.needs(1):
-            db = numpy.zeros(b.shape, b.dtype)
-        if self.needs(2):
-            dw = numpy.empty_like(w)
-        for k in range(w.shape[0]):
-            column = dy[:, k:k + 1]
-            if da is not None:
-                da += column * (b @ w[k].T)
-            if db is not None:
-                db += column * (a @ w[k])
-            if dw is not None:
-                dw[k] = (a * column).T @ b
-        if len(self.edges) == 4 and self.needs(3):
-            dbias = dy.sum(0)
-        lead = (<object> grad).shape[:-1]
-        da = None if da is None else da.reshape(lead + (inputs1,))
-        db = None if db is None else db.reshape(lead + (inputs2,))
-        return (da, db, dw, dbias) if len(self.edges) == 4 else (da, db, dw)
-
-
 def bilinear(input1, input2, weight, bias=None):
     """`y_k = x1^T A_k x2 + b_k`.
 
-    input1 x1: (*, I), input2 x2: (*, J), weight A: (N, I, J), bias b: (N,) or None; y: (*, N). Raises `RuntimeError` where the shapes
-    do not fit.
+    input1 x1: (*, I), input2 x2: (*, J), weight A: (N, I, J), bias b: (N,) or None; y: (*, N). Raises `RuntimeError` where the
+    shapes or dtypes do not fit.
     """
     cdef Tensor a = as_tensor(input1, "input1"), b = as_tensor(input2, "input2"), w = as_tensor(weight, "weight")
-    cdef Tensor c = None if bias is None else as_tensor(bias, "bias")
-    cdef BilinearNode node
     if w.ndim != 3:
         raise RuntimeError(f"weight: expected shape (out_features, in1_features, in2_features), got {w.shape}")
     if a.ndim == 0 or b.ndim == 0 or a.shape[:-1] != b.shape[:-1]:
@@ -248,20 +220,10 @@ def bilinear(input1, input2, weight, bias=None):
         raise RuntimeError(f"weight: expected shape (*, {a.shape[-1]}, {b.shape[-1]}), got {w.shape}")
     if not (a.dtype == b.dtype == w.dtype):
         raise RuntimeError(f"weight: expected the dtype of both inputs, {a.dtype} and {b.dtype}, got {w.dtype}")
-    rows1, rows2 = matrix(contiguous(a.array)), matrix(contiguous(b.array))
-    y = numpy.empty((rows1.shape[0], w.shape[0]), w.dtype)
-    for k in range(w.shape[0]):
-        y[:, k] = ((rows1 @ w.array[k]) * rows2).sum(1)
-    if c is not None:
-        if c.shape != (w.shape[0],):
-            raise RuntimeError(f"bias: expected shape ({w.shape[0]},), got {c.shape}")
-        y += c.array
-    cdef Tensor out = wrap(y.reshape(a.shape[:-1] + (w.shape[0],)))
-    tensors = (a, b, w) if c is None else (a, b, w, c)
-    if recordsn(tensors):
-        node = BilinearNode.__new__(BilinearNode)
-        node.guard(a)
-        node.guard(b)
-        node.guard(w)
-        attach(out, node, tensors, (rows1, rows2, w.array))
-    return out
+    if bias is not None and bias.shape != w.shape[:1]:
+        raise RuntimeError(f"bias: expected shape ({w.shape[0]},), got {bias.shape}")
+    # One product for all k: x1 times the A_k side by side, (*, N, J); then the scalar products with x2.
+    outputs, inputs1, inputs2 = w.shape
+    halves = matmul(reshape(a, (-1, inputs1)), reshape(permute(w, (1, 0, 2)), (inputs1, outputs * inputs2)))
+    y = total(mul(reshape(halves, a.shape[:-1] + (outputs, inputs2)), unsqueeze(b, -2)), -1)
+    return y if bias is None else add(y, bias)

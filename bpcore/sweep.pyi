@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from typing import Any, SupportsFloat
+from typing import SupportsFloat
 
 import numpy as np
 

@@ -6,7 +6,6 @@ knows the nodes its inputs came from (`edges`) and what its backward needs (`sav
 """
 cimport cython
 cimport numpy as np
-from cpython.object cimport PyObject
 from numpy cimport ndarray
 
 import weakref

@@ -89,7 +89,7 @@ def test_in_place_change_of_a_saved_argument_is_refused():
         y.sum().backward()
 
 
-@pytest.mark.parametrize("arguments, words", [
+@pytest.mark.parametrize(("arguments", "words"), [
     ((bpnn.ones(2, 3), bpnn.ones(4, 5)), ["input", "(*, 5)", "(2, 3)"]),
     ((bpnn.ones(2, 3), bpnn.ones(4, 3), bpnn.ones(3)), ["bias", "(4,)", "(3,)"]),
     ((bpnn.ones(2, 3), bpnn.ones(4, 3).double()), ["input", "float64", "float32"]),

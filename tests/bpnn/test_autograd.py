@@ -55,7 +55,7 @@ class Scale(autograd.Function):
 
 def test_function_with_two_outputs():
     x = leaf(1.0, 2.0)
-    scaled, plus = Scale.apply(x, 3.0)
+    scaled, _ = Scale.apply(x, 3.0)
     assert scaled.grad_fn.name() == "Scale"
     (scaled * scaled).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * 9 * np.array([1.0, 2.0]))

@@ -77,7 +77,7 @@ def test_sequential_fuses_and_agrees_with_the_parts():
         x = bpnn.randn(9, 7, dtype=bpnn.float64, requires_grad=True)
         seed = bpnn.randn(9, 5, dtype=bpnn.float64)
         results = []
-        for net in (nn.Sequential(linear, activation), lambda x, a=activation: a(linear(x))):
+        for net in (nn.Sequential(linear, activation), lambda x, a=activation, f=linear: a(f(x))):
             linear.zero_grad()
             x.grad = None
             y = net(x)
