@@ -2,6 +2,8 @@
 
 PyTorch's names at PyTorch's paths: `bpnn.nn`, `bpnn.nn.functional`, `bpnn.optim`, `bpnn.utils.data`, `bpnn.autograd`.
 """
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 import numpy as _numpy
 
 from bpnn._tensor import Tensor
@@ -11,9 +13,8 @@ from bpnn.creation import (
     scalar_tensor, tensor, tril_indices, triu_indices, zeros, zeros_like,
 )
 from bpnn.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
-from bpnn import autograd, nn, optim, utils
+from bpnn import autograd
 from bpnn.autograd import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from bpnn.serialization import load, save
 
 # tensor algebra
 from bpcore.arithmetic import add, div, floor_divide, fmod, mul, neg, positive, remainder, rsub, sub
@@ -111,14 +112,26 @@ def is_tensor(obj):
     return isinstance(obj, Tensor)
 
 
+# What importing bpnn does not pay for: loaded when it is first asked for.
+_ROOMS = ("data", "nn", "optim", "train", "utils")
+_ELSEWHERE = {"load": "serialization", "save": "serialization", "show_versions": "_versions", "versions": "_versions"}
+
+if _TYPE_CHECKING:
+    from bpnn import data, nn, optim, train, utils
+    from bpnn._versions import show_versions, versions
+    from bpnn.serialization import load, save
+
+
 def __getattr__(name):
-    # Rooms that importing bpnn should not pay for.
-    if name in ("train", "data"):
-        import importlib
+    from importlib import import_module
 
-        return importlib.import_module(f"bpnn.{name}")
-    if name in ("show_versions", "versions"):
-        from bpnn import _versions
-
-        return getattr(_versions, name)
+    if name in _ROOMS:
+        return import_module(f"bpnn.{name}")
+    if name in _ELSEWHERE:
+        globals()[name] = getattr(import_module(f"bpnn.{_ELSEWHERE[name]}"), name)
+        return globals()[name]
     raise AttributeError(f"module 'bpnn' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_ROOMS, *_ELSEWHERE})
