@@ -1,13 +1,25 @@
 # SciPy's BLAS, borrowed by gemm; nobody else calls it.
-ctypedef void (*sgemm_fn)(char *transa, char *transb, int *m, int *n, int *k, float *alpha, const float *a, int *lda,
-                          const float *b, int *ldb, float *beta, float *c, int *ldc) noexcept nogil
-ctypedef void (*dgemm_fn)(char *transa, char *transb, int *m, int *n, int *k, double *alpha, const double *a, int *lda,
-                          const double *b, int *ldb, double *beta, double *c, int *ldc) noexcept nogil
+from cython cimport floating
 
-cdef sgemm_fn sgemm                     # NULL until load() has found them
-cdef dgemm_fn dgemm
+from bpcore.simd cimport bp_gemm
 
 cdef void hold() noexcept nogil         # one BLAS thread from here ...
 cdef void release() noexcept nogil      # ... to here; calls nest and may come from several threads
-cdef int enter() noexcept nogil         # the same for a BLAS whose setting belongs to the calling thread
-cdef void leave(int before) noexcept nogil
+
+# Whether the BLAS can take the product; turns it round where its C is column-major.
+cdef bint fits(bp_gemm *g) noexcept nogil
+
+# Rows i0..i1 and columns j0..j1 of a product that fits; `kind` only says the type.
+cdef void panel(const bp_gemm *g, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1,
+                const floating *kind) noexcept nogil
+
+
+cdef inline void turn(bp_gemm *g) noexcept nogil:
+    """C' = B' A' in place of C = A B."""
+    cdef const void *p = g.a
+    g.a = g.b
+    g.b = p
+    g.m, g.n = g.n, g.m
+    g.rsc, g.csc = g.csc, g.rsc
+    g.rsa, g.csa, g.rsb, g.csb = g.csb, g.rsb, g.csa, g.rsa
+    g.transposed = not g.transposed

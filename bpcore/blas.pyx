@@ -13,7 +13,12 @@ import os
 import sys
 
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
+from libc.limits cimport INT_MAX
 
+ctypedef void (*sgemm_fn)(char *transa, char *transb, int *m, int *n, int *k, float *alpha, const float *a, int *lda,
+                          const float *b, int *ldb, float *beta, float *c, int *ldc) noexcept nogil
+ctypedef void (*dgemm_fn)(char *transa, char *transb, int *m, int *n, int *k, double *alpha, const double *a, int *lda,
+                          const double *b, int *ldb, double *beta, double *c, int *ldc) noexcept nogil
 ctypedef int (*get_fn)() noexcept nogil
 ctypedef void (*set_fn)(int) noexcept nogil
 ctypedef int (*exchange_fn)(int) noexcept nogil
@@ -36,7 +41,7 @@ cdef extern from *:
     void bp_unlock() noexcept nogil
 
 
-cdef sgemm_fn sgemm = NULL
+cdef sgemm_fn sgemm = NULL                 # until load() has found them
 cdef dgemm_fn dgemm = NULL
 cdef get_fn get_threads = NULL             # a setting of the whole process
 cdef set_fn set_threads = NULL
@@ -70,6 +75,7 @@ cdef void release() noexcept nogil:
 
 
 cdef int enter() noexcept nogil:
+    """hold() for a BLAS whose setting belongs to the calling thread."""
     return exchange_threads(1) if exchange_threads is not NULL else 0
 
 
@@ -190,3 +196,71 @@ def info():
 def get_num_threads():
     """The BLAS's own setting, or None where it is not known."""
     return get_threads() if get_threads is not NULL else None
+
+
+# --- a product ---------------------------------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t leading(Py_ssize_t stride, Py_ssize_t count, Py_ssize_t width) noexcept nogil:
+    """The BLAS's leading dimension; where there is but one row, its stride means nothing. 0 where the BLAS has none."""
+    if count <= 1:
+        stride = width
+    return 0 if stride < width or stride > INT_MAX else max(<Py_ssize_t> 1, stride)
+
+
+cdef inline Py_ssize_t operand(Py_ssize_t rs, Py_ssize_t cs, Py_ssize_t rows, Py_ssize_t cols, char *trans) noexcept nogil:
+    """How the BLAS reads a row-major operand of these strides: its leading dimension, and whether to transpose it."""
+    cdef Py_ssize_t ld = 0
+    if cs == 1 or cols <= 1:
+        trans[0] = c"N"
+        ld = leading(rs, rows, cols)
+    if ld == 0 and (rs == 1 or rows <= 1):
+        trans[0] = c"T"
+        ld = leading(cs, cols, rows)
+    return ld
+
+
+cdef bint fits(bp_gemm *g) noexcept nogil:
+    """Whether the BLAS can take the product: its integers have 32 bits, and one stride of each matrix must be 1."""
+    cdef char trans
+    if g.packed is not NULL or max(g.m, g.n, g.k) > INT_MAX or g.k == 0:
+        return False
+    if operand(g.rsa, g.csa, g.m, g.k, &trans) == 0 or operand(g.rsb, g.csb, g.k, g.n, &trans) == 0:
+        return False
+    if operand(g.rsc, g.csc, g.m, g.n, &trans) == 0:
+        return False
+    if trans == c"T":
+        turn(g)
+    return True
+
+
+cdef void panel(const bp_gemm *g, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1,
+                const floating *kind) noexcept nogil:
+    """A panel of C by the BLAS. It thinks in columns: row-major C = A B is to it C' = B' A'."""
+    if i0 >= i1 or j0 >= j1:
+        return
+    cdef char ta, tb
+    cdef int lda = <int> operand(g.rsa, g.csa, g.m, g.k, &ta), ldb = <int> operand(g.rsb, g.csb, g.k, g.n, &tb)
+    cdef int ldc = <int> leading(g.rsc, g.m, g.n), m = <int> (i1 - i0), n = <int> (j1 - j0), k = <int> g.k
+    cdef floating alpha = <floating> g.alpha, beta = <floating> g.beta
+    cdef floating *c = <floating *> g.c + i0 * g.rsc + j0 * g.csc
+    cdef floating *row
+    cdef const floating *a = <const floating *> g.a + i0 * g.rsa
+    cdef const floating *b = <const floating *> g.b + j0 * g.csb
+    cdef const floating *bias = <const floating *> g.bias
+    cdef Py_ssize_t i, j
+    cdef int before = enter()
+    if floating is float:
+        sgemm(&tb, &ta, &n, &m, &k, &alpha, b, &ldb, a, &lda, &beta, c, &ldc)
+    else:
+        dgemm(&tb, &ta, &n, &m, &k, &alpha, b, &ldb, a, &lda, &beta, c, &ldc)
+    leave(before)
+    if bias is not NULL:
+        for i in range(i1 - i0):
+            row = c + i * g.rsc
+            for j in range(j1 - j0):
+                row[j * g.csc] += bias[i0 + i] if g.transposed else bias[j0 + j]
+    if g.epilogue is not NULL:
+        if g.transposed:
+            g.epilogue(g.ctx, j0, j1, i0, i1)
+        else:
+            g.epilogue(g.ctx, i0, i1, j0, j1)

@@ -14,7 +14,6 @@ import numpy as np
 
 cimport numpy as np
 from cpython.exc cimport PyErr_CheckSignals
-from libc.limits cimport INT_MAX
 from numpy cimport NPY_FLOAT32, NPY_FLOAT64, ndarray, npy_intp
 
 from bpcore cimport blas
@@ -50,17 +49,6 @@ cdef inline Py_ssize_t up(Py_ssize_t x, Py_ssize_t unit) noexcept nogil:
     return (x + unit - 1) // unit * unit
 
 
-cdef void turn(bp_gemm *g) noexcept nogil:
-    """C' = B' A' in place of C = A B."""
-    cdef const void *p = g.a
-    g.a = g.b
-    g.b = p
-    g.m, g.n = g.n, g.m
-    g.rsc, g.csc = g.csc, g.rsc
-    g.rsa, g.csa, g.rsb, g.csb = g.csb, g.rsb, g.csa, g.rsa
-    g.transposed = not g.transposed
-
-
 cdef double estimate(const bp_gemm *g, double lanes, Py_ssize_t width, int dots, int *path) noexcept nogil:
     """Cycles that the best path takes for g as it is turned, roughly: `lanes` multiply-adds a cycle, vectors of `width`, `dots`
     columns in one go of dot products. Fitted to measurements: over random shapes the choice costs about 1 % on average."""
@@ -94,21 +82,21 @@ cdef void plan(Job *job) noexcept nogil:
     dots = <int> job.mr // 2
     job.nr = nr
     job.blas = use_blas == ALWAYS or use_blas == LARGE and min(g.m, g.n) >= 16 and <double> g.m * g.n * g.k > 1e5
-    job.blas = job.blas and fits_blas(g)
+    job.blas = job.blas and blas.fits(g)
     if job.blas:
         cycles = <double> g.m * g.n * g.k / lanes
     elif g.packed is not NULL:
         cycles = estimate(g, lanes, nr // 2, dots, &path)
     else:
         straight = estimate(g, lanes, nr // 2, dots, &path)
-        turn(g)
+        blas.turn(g)
         turned = estimate(g, lanes, nr // 2, dots, &other)
         if turned < straight:
             job.step_a, job.step_b = job.step_b, job.step_a
             g.path = other
             cycles = turned
         else:
-            turn(g)
+            blas.turn(g)
             g.path = path
             cycles = straight
     # A cycle is about 0.3 ns; memory gives each thread some 15 bytes a nanosecond.
@@ -155,9 +143,9 @@ cdef void panels(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         j1 = min(job.j1, job.j0 + n * (c + 1) // job.cols * job.nr)
         if job.blas:
             if job.itemsize == 4:
-                blas_panel[float](&g, i0, i1, j0, j1, NULL)
+                blas.panel[float](&g, i0, i1, j0, j1, NULL)
             else:
-                blas_panel[double](&g, i0, i1, j0, j1, NULL)
+                blas.panel[double](&g, i0, i1, j0, j1, NULL)
         elif job.itemsize == 4:
             kernels().f32.gemm(&g, i0, i1, j0, j1)
         else:
@@ -225,74 +213,6 @@ cdef int run_checked(Job *job) except -1:
             PyErr_CheckSignals()
         job.first += count
     return 0
-
-
-# --- the BLAS ----------------------------------------------------------------------------------------------------------------
-
-cdef inline Py_ssize_t leading(Py_ssize_t stride, Py_ssize_t count, Py_ssize_t width) noexcept nogil:
-    """The BLAS's leading dimension; where there is but one row, its stride means nothing. 0 where the BLAS has none."""
-    if count <= 1:
-        stride = width
-    return 0 if stride < width or stride > INT_MAX else max(<Py_ssize_t> 1, stride)
-
-
-cdef inline Py_ssize_t operand(Py_ssize_t rs, Py_ssize_t cs, Py_ssize_t rows, Py_ssize_t cols, char *trans) noexcept nogil:
-    """How the BLAS reads a row-major operand of these strides: its leading dimension, and whether to transpose it."""
-    cdef Py_ssize_t ld = 0
-    if cs == 1 or cols <= 1:
-        trans[0] = c"N"
-        ld = leading(rs, rows, cols)
-    if ld == 0 and (rs == 1 or rows <= 1):
-        trans[0] = c"T"
-        ld = leading(cs, cols, rows)
-    return ld
-
-
-cdef bint fits_blas(bp_gemm *g) noexcept nogil:
-    """Whether the BLAS can take the product: its integers have 32 bits, and one stride of each matrix must be 1."""
-    cdef char trans
-    if g.packed is not NULL or max(g.m, g.n, g.k) > INT_MAX or g.k == 0:
-        return False
-    if operand(g.rsa, g.csa, g.m, g.k, &trans) == 0 or operand(g.rsb, g.csb, g.k, g.n, &trans) == 0:
-        return False
-    if operand(g.rsc, g.csc, g.m, g.n, &trans) == 0:
-        return False
-    if trans == c"T":
-        turn(g)
-    return True
-
-
-cdef void blas_panel(const bp_gemm *g, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1,
-                     floating *unused) noexcept nogil:
-    """A panel of C by the BLAS. It thinks in columns: row-major C = A B is to it C' = B' A'."""
-    if i0 >= i1 or j0 >= j1:
-        return
-    cdef char ta, tb
-    cdef int lda = <int> operand(g.rsa, g.csa, g.m, g.k, &ta), ldb = <int> operand(g.rsb, g.csb, g.k, g.n, &tb)
-    cdef int ldc = <int> leading(g.rsc, g.m, g.n), m = <int> (i1 - i0), n = <int> (j1 - j0), k = <int> g.k
-    cdef floating alpha = <floating> g.alpha, beta = <floating> g.beta
-    cdef floating *c = <floating *> g.c + i0 * g.rsc + j0 * g.csc
-    cdef floating *row
-    cdef const floating *a = <const floating *> g.a + i0 * g.rsa
-    cdef const floating *b = <const floating *> g.b + j0 * g.csb
-    cdef const floating *bias = <const floating *> g.bias
-    cdef Py_ssize_t i, j
-    cdef int before = blas.enter()
-    if floating is float:
-        blas.sgemm(&tb, &ta, &n, &m, &k, &alpha, b, &ldb, a, &lda, &beta, c, &ldc)
-    else:
-        blas.dgemm(&tb, &ta, &n, &m, &k, &alpha, b, &ldb, a, &lda, &beta, c, &ldc)
-    blas.leave(before)
-    if bias is not NULL:
-        for i in range(i1 - i0):
-            row = c + i * g.rsc
-            for j in range(j1 - j0):
-                row[j * g.csc] += bias[i0 + i] if g.transposed else bias[j0 + j]
-    if g.epilogue is not NULL:
-        if g.transposed:
-            g.epilogue(g.ctx, j0, j1, i0, i1)
-        else:
-            g.epilogue(g.ctx, i0, i1, j0, j1)
 
 
 # --- the pointer-level API (gemm.pxd) ----------------------------------------------------------------------------------------

@@ -37,7 +37,14 @@ BP_INLINE void BP_NAME(pack_panel)(BP_REAL *BP_RESTRICT out, const bp_size width
 
 /* All of the columns 0..n of b in panels of BP_NR, the last one padded; panel j starts at out + j * k. */
 static void BP_NAME(pack_columns)(BP_REAL *out, const BP_REAL *b, bp_size rsb, bp_size csb, bp_size n, bp_size k) {
-    for (bp_size j = 0; j < n; j += BP_NR) {
+    const bp_size group = 8; /* contiguous rows are read in long pieces, for several panels at once */
+    bp_size j = 0;
+    if (csb == 1)
+        for (; j + group * BP_NR <= n; j += group * BP_NR)
+            for (bp_size p = 0; p < k; p++)
+                for (bp_size q = j; q < j + group * BP_NR; q += BP_NR)
+                    for (bp_size i = 0; i < BP_NR; i++) out[q * k + p * BP_NR + i] = b[p * rsb + q + i];
+    for (; j < n; j += BP_NR) {
         const bp_size count = n - j < BP_NR ? n - j : BP_NR;
         if (count <= BP_VL)
             BP_NAME(pack_panel)(out + j * k, BP_VL, b + j * csb, csb, rsb, count, k);

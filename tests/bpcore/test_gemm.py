@@ -178,6 +178,16 @@ def test_same_bits_on_any_team(dtype, trans_a, trans_b, team):
     gemm.set_engine(before)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(3001, 2900, 2800), (2900, 3001, 2800)])
+def test_products_in_pieces(shape):
+    """Long enough to be cut for Ctrl-C, along either side."""
+    rng = np.random.default_rng(8)
+    m, n, k = shape
+    a, b = rng.standard_normal((m, k)), rng.standard_normal((k, n))
+    np.testing.assert_allclose(gemm.matmul(a, b), a @ b, rtol=0, atol=1e-9)
+
+
 def test_errors():
     a, b = np.ones((2, 3), np.float32), np.ones((3, 4), np.float32)
     for call, error, words in [
