@@ -1,5 +1,0 @@
-from numpy cimport ndarray
-
-from bpcore.tensor cimport Tensor
-
-cdef Tensor picked(Tensor x, tuple where)
