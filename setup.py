@@ -38,7 +38,7 @@ DIRECTIVES = {
     "language_level": 3,
     "boundscheck": True,
     "wraparound": True,
-    "cdivision": not DEBUG,
+    "cdivision": True,
     "initializedcheck": DEBUG,
     "embedsignature": True,
 }
