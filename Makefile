@@ -1,7 +1,7 @@
 # The front door. Every target does its own set-up, and does again only what a change calls for:
 #   .venv          demo, test, wheel, docs, lint
 #   .venv-rivals   the same and PyTorch, JAX …: test-rivals, test-all, bench
-#   .venv-debug    a build with bounds checks: test-debug
+#   .venv-debug    a checked build: test-debug
 # The first two install the checkout itself (editable) and share one build of the native core.
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ help:
 	@echo "make test-rivals    the tests that compare with PyTorch, JAX and scikit-learn (installs them)"
 	@echo "make test-all       both, and the slow ones"
 	@echo "make test-baseline  the core's tests without AVX"
-	@echo "make test-debug     the tests on a build with bounds checks"
+	@echo "make test-debug     the tests on a checked build"
 	@echo "make bench          the benchmarks against PyTorch, JAX and scikit-learn"
 	@echo "make wheel          a manylinux wheel in wheelhouse/, tested in a clean environment"
 	@echo "make docs           the API pages in build/docs"
@@ -98,7 +98,7 @@ endef
 $(foreach folder,.venv .venv-rivals .venv-debug,$(eval $(call environment,$(folder))))
 
 .venv-debug/.installed: .venv-debug/.ready $(CORE) $(API)
-	@echo "building the core with bounds checks …"
+	@echo "building the core with all checks on …"
 	@rm -rf build/sdist && mkdir -p build && .venv-debug/bin/python setup.py -q sdist -d build/sdist > build/sdist.log 2>&1
 	@BPNN_DEBUG=1 .venv-debug/$(PIP) --no-build-isolation "$$(ls $(CURDIR)/build/sdist/*.tar.gz)[test]"
 	@touch $@

@@ -1,6 +1,6 @@
 """Builds the native core: one extension for each `bpcore/*.pyx`.
 
-    BPNN_DEBUG=1    bounds checks, checked division, C assertions and debug symbols
+    BPNN_DEBUG=1    C assertions, checks of initialization, debug symbols, little optimization
     BPNN_JOBS=N     compile N files at once (otherwise as many as there are processors)
     BPNN_ONLY="…"   build only these .pyx files
 
@@ -33,7 +33,7 @@ JOBS = int(os.environ.get("BPNN_JOBS") or os.cpu_count() or 1)
 ONLY = os.environ.get("BPNN_ONLY", "").split()
 
 # Lists, tuples and arrays are indexed with all checks, always: hot loops run over pointers, which pay nothing for it.
-# The checked build adds what pointers can have: C asserts, checked division and initialisation.
+# The checked build adds C asserts and checks of initialization. Division is always that of C: the mean of nothing is nan.
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": True,
