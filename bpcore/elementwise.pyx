@@ -416,6 +416,8 @@ cdef class PassNode(Node):
 def abs(input):
     """The absolute value."""
     cdef Tensor x = as_tensor(input, "input")
+    if x.array.dtype.kind == "c":
+        return wrap(numpy.asarray(numpy.abs(x.array)))
     return function(x, map1(numpy.absolute, x.array), AbsNode)
 
 

@@ -45,15 +45,25 @@ cdef class ConstantNode(Node):
         return numpy.zeros_like(dy)
 
 
+cdef class HandOverNode(Node):
+    """The new content is that of another tensor."""
+
+    cdef object backward(self, object dy):
+        return dy
+
+
 cdef Tensor store(Tensor x, Tensor result):
     """Make `result` the content of `x`, and its history where that is recorded."""
-    cdef Tensor constant
+    cdef Tensor constant, leaf
     if not same_shape(x.array, result.array):
         raise RuntimeError(f"in-place: the result has shape {shape_of(result.array)}, the tensor {shape_of(x.array)}")
     if category(np.PyArray_TYPE(result.array)) > category(np.PyArray_TYPE(x.array)):
         raise RuntimeError(f"in-place: the result has type {result.array.dtype}, which {x.array.dtype} cannot hold")
     result = cast_tensor(result, np.PyArray_TYPE(x.array))
-    if result.node is not None:
+    if records(result):
+        if result.node is None:                   # a leaf: the content comes from it
+            leaf, result = result, wrap(result.array)
+            attach(result, HandOverNode.__new__(HandOverNode), (leaf,), None)
         x._rebase(result)
     elif records(x):
         constant = wrap(result.array)

@@ -96,7 +96,7 @@ cdef ndarray map2(object ufunc, ndarray a, ndarray b, ndarray out=None):
     cdef ndarray y = out if out is not None else empty(np.PyArray_NDIM(a), np.PyArray_DIMS(a), np.PyArray_TYPE(a))
     token = quiet_begin()
     try:
-        ufunc(a, b, y)
+        ufunc(a, b, out=y)
     finally:
         quiet_end(token)
     return y
@@ -295,6 +295,8 @@ cdef ndarray broadcast(ndarray a, tuple shape):
 cdef ndarray broadcast_dims(ndarray a, int ndim, const npy_intp *dims):
     cdef npy_intp strides[MAX_DIMS]
     cdef int i, lead = ndim - np.PyArray_NDIM(a)
+    if lead < 0:
+        raise RuntimeError(f"shape {shape_of(a)} does not broadcast to {tuple([dims[j] for j in range(ndim)])}")
     for i in range(ndim):
         strides[i] = 0
         if i >= lead and np.PyArray_DIM(a, i - lead) == dims[i]:

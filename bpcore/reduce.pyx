@@ -8,7 +8,7 @@ from bpcore.operand cimport (
     MAX_DIMS, axes_of, axis_of, cast, cast_tensor, is_real, kept, mask_of, new, quiet_begin, quiet_end, shape_of, strided,
 )
 from bpcore.shape cimport reshaped
-from bpcore.sums cimport axes_mask, sum_over
+from bpcore.sums cimport axes_in, axes_mask, sum_over
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, wrap
 
 from collections import namedtuple
@@ -122,14 +122,19 @@ def mean(input, dim=None, keepdim=False, *, dtype=None):
     if not is_real(np.PyArray_TYPE(x.array)) and x.array.dtype.kind in "biu":
         raise RuntimeError(f"mean: expected floats, got {x.array.dtype}; give a dtype to compute in")
     cdef axes_mask mask = mask_of(dim, np.PyArray_NDIM(x.array))
-    cdef ndarray y = sum_over(x.array, mask, keepdim)
+    cdef ndarray y
     cdef Py_ssize_t count = 1
     cdef int i
     cdef MeanNode node
     for i in range(np.PyArray_NDIM(x.array)):
         if mask >> i & 1:
             count *= np.PyArray_DIM(x.array, i)
-    cdef Tensor out = wrap(arith_number(DIV, y, count, y))
+    if is_real(np.PyArray_TYPE(x.array)):
+        y = sum_over(x.array, mask, keepdim)
+        arith_number(DIV, y, count, y)
+    else:
+        y = numpy.asarray(numpy.mean(x.array, axes_in(mask), keepdims=keepdim))     # halves add up as float32 in there
+    cdef Tensor out = wrap(y)
     if records(x):
         node = MeanNode.__new__(MeanNode)
         node.shape, node.mask, node.count = shape_of(x.array), mask, count

@@ -1,5 +1,6 @@
 """Sums over axes of arrays. Contiguous float32 and float64 over neighboring axes, which is nearly every sum, run on the kernels
 of reduce.h: the array is seen as (outer, n, inner) and the middle goes. NumPy does the rest."""
+cimport cython
 cimport numpy as np
 from numpy cimport ndarray, npy_intp
 
@@ -56,11 +57,30 @@ cdef void columns(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         j = (i - o * groups) * COLUMNS
         width = min(<Py_ssize_t> COLUMNS, job.inner - j)
         if job.single:
-            kernels().f32.sum_rows(<float *> job.out + o * job.inner + j,
-                                   <const float *> job.x + o * job.n * job.inner + j, job.n, width, job.inner)
+            add_columns(<float *> job.out + o * job.inner + j, <const float *> job.x + o * job.n * job.inner + j, job.n, width,
+                        job.inner)
         else:
-            kernels().f64.sum_rows(<double *> job.out + o * job.inner + j,
-                                   <const double *> job.x + o * job.n * job.inner + j, job.n, width, job.inner)
+            add_columns(<double *> job.out + o * job.inner + j, <const double *> job.x + o * job.n * job.inner + j, job.n, width,
+                        job.inner)
+
+
+cdef void add_columns(cython.floating *out, const cython.floating *x, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t ld) noexcept nogil:
+    """out[width] = the sum of rows, in blocks whose sums are added in double."""
+    cdef double total[COLUMNS]
+    cdef Py_ssize_t i, j
+    for j in range(width):
+        total[j] = 0
+    for i in range(0, rows, BLOCK):
+        if cython.floating is float:
+            kernels().f32.sum_rows(out, x + i * ld, min(<Py_ssize_t> BLOCK, rows - i), width, ld)
+        else:
+            kernels().f64.sum_rows(out, x + i * ld, min(<Py_ssize_t> BLOCK, rows - i), width, ld)
+        if rows <= BLOCK:
+            return
+        for j in range(width):
+            total[j] += out[j]
+    for j in range(width):
+        out[j] = <cython.floating> total[j]
 
 
 cdef double total(Job *job) except? -1:
@@ -109,6 +129,9 @@ cdef ndarray sum_over(ndarray x, axes_mask mask, bint keepdim):
         dims[kept] = np.PyArray_DIM(x, i)
         kept += 1
     out = empty(kept, dims, typenum)
+    if np.PyArray_ITEMSIZE(x) == 2 and (<object> x).dtype.kind == "f":     # halves add up as float32
+        numpy.copyto(out, numpy.add.reduce(x, axes_in(mask), numpy.float32, None, keepdim), "same_kind")
+        return out
     if not near:
         numpy.add.reduce(x, axes_in(mask), None, out, keepdim)
         return out

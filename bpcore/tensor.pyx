@@ -259,7 +259,7 @@ cdef void attach_slots(tuple outs, Node node, tuple inputs, tuple saved) except 
 
 cdef object tensor_type
 cdef tuple NO_ARGS = ()
-DIFFERENTIABLE = "fc"       # dtype kinds that can have a gradient
+DIFFERENTIABLE = "f"        # dtype kinds that can have a gradient
 
 
 def set_tensor_type(type cls):

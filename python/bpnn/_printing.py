@@ -35,6 +35,9 @@ def _values(array):
         if array.ndim == 0:
             return text(array.item())
         formatter = {"float_kind": lambda value: text(value).rjust(width)}
+    elif array.dtype.kind == "b":
+        width = 5 if array.size and not array.all() else 4
+        formatter = {"bool": lambda value: str(bool(value)).rjust(width)}
     return numpy.array2string(array, separator=", ", prefix="tensor(", formatter=formatter, max_line_width=80)
 
 

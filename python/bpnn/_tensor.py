@@ -66,6 +66,14 @@ class Tensor(Methods, InPlace, Core):
     def __array_wrap__(self, array, context=None, return_scalar=False):
         return from_array(numpy.asarray(array))
 
+    def __copy__(self):
+        if not self.is_leaf:
+            raise RuntimeError("copy: only leaves can be copied; use tensor.detach()")
+        copy = type(self).__new__(type(self))
+        Core.__init__(copy, self._array)
+        copy.requires_grad = self.requires_grad
+        return copy
+
     def __deepcopy__(self, memo):
         if not self.is_leaf:
             raise RuntimeError("deepcopy: only leaves can be copied; use tensor.detach().clone()")
