@@ -134,10 +134,11 @@ def test_gather_and_scatter():
             np.testing.assert_array_equal(bpnn.gather(t, dim, i).detach().numpy(), expected)
             np.testing.assert_allclose(bpnn.scatter_add(t, dim, i, v).detach().numpy(), added)
             if index.size:
-                assert gradcheck(lambda t: t.gather(dim, i), t) and gradcheck(lambda t, v: t.scatter_add(dim, i, v), (t, v))
+                assert gradcheck(lambda t, dim=dim, i=i: t.gather(dim, i), t)
+                assert gradcheck(lambda t, v, dim=dim, i=i: t.scatter_add(dim, i, v), (t, v))
     i = bpnn.tensor([[2, 0]])
-    t, v = bpnn.tensor(numbers(3, 2), requires_grad=True),
-    bpnn.tensor([[10.0, 20.0], [5.0, 5.0]], dtype=bpnn.float64, requires_grad=True)
+    t = bpnn.tensor(numbers(3, 2), requires_grad=True)
+    v = bpnn.tensor([[10.0, 20.0], [5.0, 5.0]], dtype=bpnn.float64, requires_grad=True)
     assert t.scatter(0, i, v).tolist() == [[0, 20], [2, 3], [10, 5]] and t.scatter(0, i, 9.0).tolist() == [[0, 9], [2, 3], [9, 5]]
     assert t.detach().scatter(0, i, v.detach(), reduce="multiply").tolist() == [[0, 20], [2, 3], [40, 5]]
     assert gradcheck(lambda t, v: t.scatter(0, i, v), (t, v))
