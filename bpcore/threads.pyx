@@ -7,13 +7,12 @@ OpenMP it computes on one thread).
 """
 import os
 
-from cython.parallel cimport parallel, threadid
+from cython.parallel cimport prange
 
 
 cdef extern from *:
     """
     #ifdef _OPENMP
-    #include <omp.h>
     #define BP_OPENMP 1
     #else
     #define BP_OPENMP 0
@@ -64,9 +63,8 @@ cdef void parallel_for(range_fn fn, void *ctx, Py_ssize_t n, double cost) noexce
 
 
 cdef void split(range_fn fn, void *ctx, Py_ssize_t n, int team) noexcept nogil:
-    cdef int i = 0
-    with parallel(num_threads=team):
-        i = threadid()
+    cdef int i
+    for i in prange(team, num_threads=team, schedule="static"):     # also where the runtime gives fewer threads
         fn(ctx, n * i // team, n * (i + 1) // team)
 
 
