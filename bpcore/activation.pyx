@@ -10,7 +10,8 @@ from numpy cimport NPY_FLOAT, ndarray
 
 from bpcore.inplace cimport may_change, store
 from bpcore.memory cimport contiguous, empty_like
-from bpcore.operand cimport cast_tensor, float_type, is_real, map_to
+from bpcore.operand cimport cast_tensor, is_real, map_to
+from bpcore.promotion cimport float_type
 from bpcore.simd cimport (
     bp_kernels_f32, bp_kernels_f64, kernels, map_backward_f32, map_backward_f64, map_f32, map_f64,
 )

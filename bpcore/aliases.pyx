@@ -5,9 +5,8 @@ what was changed goes to the new content, the rest to the base's old history (`C
 then parts of the new base (`AsStridedNode`).
 """
 cimport numpy as np
-from numpy cimport ndarray
 
-from bpcore.tensor cimport Node, Tensor, attach, edge_of, wrap
+from bpcore.tensor cimport Node, Tensor, attach, wrap
 
 import numpy
 

@@ -2,8 +2,9 @@
 cimport numpy as np
 from numpy cimport NPY_BOOL, ndarray
 
-from bpcore.arithmetic cimport ADD, DIV, MUL, RSUB, SUB, arith, arith_number
-from bpcore.operand cimport cast_tensor, common_shape, float_type, is_number, map2, map_to, matched, promoted, stretch, typed
+from bpcore.arith cimport ADD, DIV, MUL, RSUB, SUB, arith, arith_number
+from bpcore.operand cimport cast_tensor, common_shape, map2, map_to, matched, stretch, typed
+from bpcore.promotion cimport float_type, is_number, promoted
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records2, recordsn, wrap
 
 import numpy
@@ -19,13 +20,13 @@ cdef tuple alike(tuple values, str names):
     return tuple([cast_tensor(t, float_type(np.PyArray_TYPE((<Tensor> t).array))) for t in tensors])
 
 
-cdef Tensor recorded(ndarray y, Node node, tuple inputs):
-    """A result whose node saves its inputs."""
+cdef Tensor recorded(ndarray y, Node node, tuple inputs, int first=0):
+    """A result whose node saves its inputs, from the `first` on."""
     cdef Tensor out = wrap(y)
     if recordsn(inputs):
-        for t in inputs:
+        for t in inputs[first:]:
             node.guard(t)
-        attach(out, node, inputs, tuple([(<Tensor> t).array for t in inputs]))
+        attach(out, node, inputs, tuple([(<Tensor> t).array for t in inputs[first:]]))
     return out
 
 
@@ -224,7 +225,7 @@ cdef class AddcmulNode(Node):
     cdef object value
 
     cdef object backward(self, object dy):
-        x, a, b = self.saved
+        a, b = self.saved
         return dy, dy * b * self.value, dy * a * self.value
 
 
@@ -233,7 +234,7 @@ cdef class AddcdivNode(Node):
     cdef object value
 
     cdef object backward(self, object dy):
-        x, a, b = self.saved
+        a, b = self.saved
         da = dy * self.value / b
         return dy, da, -da * a / b
 
@@ -256,7 +257,7 @@ def addcmul(input, tensor1, tensor2, *, value=1):
     product = arith(MUL, a.array, b.array)
     if value != 1:
         product = arith_number(MUL, product, value)
-    return recorded(arith(ADD, x.array, product), node, (x, a, b))
+    return recorded(arith(ADD, x.array, product), node, (x, a, b), 1)
 
 
 def addcdiv(input, tensor1, tensor2, *, value=1):
@@ -270,7 +271,7 @@ def addcdiv(input, tensor1, tensor2, *, value=1):
     quotient = arith(DIV, a.array, b.array)
     if value != 1:
         quotient = arith_number(MUL, quotient, value)
-    return recorded(arith(ADD, x.array, quotient), node, (x, a, b))
+    return recorded(arith(ADD, x.array, quotient), node, (x, a, b), 1)
 
 
 # --- classics -------------------------------------------------------------------------------------------------------------

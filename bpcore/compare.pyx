@@ -3,7 +3,8 @@ cimport numpy as np
 from numpy cimport NPY_BOOL, ndarray
 
 from bpcore.memory cimport empty
-from bpcore.operand cimport cast, float_type, is_number, map1, map_to, promoted, quiet_begin, quiet_end, same_shape, typed
+from bpcore.operand cimport cast, map1, map_to, quiet_begin, quiet_end, same_shape, typed
+from bpcore.promotion cimport float_type, is_number, promoted
 from bpcore.tensor cimport Tensor, as_tensor, wrap
 
 import numpy

@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 from numpy cimport NPY_FLOAT, NPY_INT64, ndarray
 
-from bpcore.arithmetic cimport MUL, arith_number
+from bpcore.arith cimport MUL, arith_number
 from bpcore.loss cimport MEAN, NONE, number, reduction_of, scalar
 from bpcore.memory cimport contiguous, empty, empty_like
 from bpcore.operand cimport cast, cast_tensor, is_real, map2, new, same_shape, shape_of

@@ -1,9 +1,7 @@
 """Sums of products written with letters. Two operands at a time become one stack of matrix products."""
 cimport numpy as np
-from numpy cimport ndarray
-
 from bpcore.matmul cimport times_tensor
-from bpcore.operand cimport shape_of, stretch
+from bpcore.operand cimport shape_of
 from bpcore.shape cimport permuted, reshaped
 from bpcore.tensor cimport Tensor, as_tensor
 

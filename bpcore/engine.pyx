@@ -5,7 +5,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_REFCNT
 from numpy cimport ndarray
 
-from bpcore.arithmetic cimport ADD, arith
+from bpcore.arith cimport ADD, arith
 from bpcore.memory cimport Buffer, empty_like
 from bpcore.operand cimport quiet_begin, quiet_end
 from bpcore.tensor cimport Accumulate, Node, Tensor, as_tensor, edge_of, wrap

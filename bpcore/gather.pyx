@@ -6,11 +6,13 @@ and putting (`put`; the gradient of a replaced element is zero).
 cimport numpy as np
 from numpy cimport NPY_BOOL, ndarray
 
-from bpcore.arithmetic cimport MUL, binary
+from bpcore.arith cimport MUL
+from bpcore.arithmetic cimport binary
 from bpcore.lines cimport add_rows, put_lines, take_lines, take_rows
 from bpcore.memory cimport empty_like
-from bpcore.operand cimport axis_of, broadcast_shapes, cast_tensor, is_number, is_real, new, shape_of, stretch, typed, unbroadcast
-from bpcore.shape cimport permuted, reshaped
+from bpcore.operand cimport axis_of, broadcast_shapes, cast_tensor, is_real, new, shape_of, stretch, typed, unbroadcast
+from bpcore.promotion cimport is_number
+from bpcore.shape cimport reshaped
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, records2, wrap
 
 import numpy
@@ -149,7 +151,7 @@ def index_select(input, dim, index):
 
 def gather(input, dim, index, *, sparse_grad=False):
     """`out[i][j][k] = input[index[i][j][k]][j][k]` for `dim` 0, likewise for others; of the shape of `index`."""
-    cdef Tensor x = as_tensor(input, "input"), whole = at_least_1d(x), out
+    cdef Tensor x = as_tensor(input, "input"), whole = at_least_1d(x)
     cdef int axis = axis_of(dim, np.PyArray_NDIM(x.array))
     cdef ndarray i = positions(index, "index")
     cdef tuple shape = shape_of(i)
@@ -193,8 +195,7 @@ def take_along_dim(input, indices, dim=None):
     """`gather` whose other axes broadcast; without `dim`, of the flattened tensors."""
     cdef Tensor x = as_tensor(input, "input")
     cdef ndarray i = positions(indices, "indices")
-    cdef int axis, d
-    cdef list lead
+    cdef int axis
     cdef tuple rest
     if dim is None:
         return picked(reshaped(x, (np.PyArray_SIZE(x.array),)), (i.reshape(-1),))

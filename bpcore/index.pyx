@@ -59,7 +59,7 @@ cdef tuple steps(ndarray a, object index):
     """The basic index that gives a view and the index of arrays into that view, or None."""
     cdef tuple items = index if isinstance(index, tuple) else (index,)
     cdef list basic, picks
-    cdef Py_ssize_t consumed = 0, missing, i
+    cdef Py_ssize_t consumed = 0, missing
     cdef bint simple = True, any_pick = False, dots = False
     for item in items:
         if not plain(item):

@@ -3,11 +3,11 @@ its new content (`Tensor._rebase`), computed from a copy of the old one, so that
 cimport numpy as np
 from numpy cimport ndarray
 
-from bpcore.arithmetic cimport ADD, DIV, MUL, SUB, arith, arith_number, binary
+from bpcore.arith cimport ADD, DIV, MUL, SUB, arith, arith_number
+from bpcore.arithmetic cimport binary
 from bpcore.memory cimport empty_like
-from bpcore.operand cimport (
-    broadcast, cast, cast_tensor, category, is_number, is_real, promoted, same_shape, shape_of, stretch, typed,
-)
+from bpcore.operand cimport broadcast, cast_tensor, is_real, same_shape, shape_of, stretch, typed
+from bpcore.promotion cimport category, is_number
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, edge_of, grad_mode, records, records2, wrap
 
 import numpy
@@ -117,9 +117,13 @@ cdef ndarray apart(ndarray b, ndarray a):
     """`b` in the shape of `a`, copied where writing to `a` would change what is still to be read of it."""
     cdef char *pa = <char *> np.PyArray_DATA(a)
     cdef char *pb = <char *> np.PyArray_DATA(b)
-    if pa != pb or not np.PyArray_IS_C_CONTIGUOUS(a) or not np.PyArray_IS_C_CONTIGUOUS(b):
-        if numpy.may_share_memory(a, b):
-            b = b.copy()
+    cdef bint overlap
+    if np.PyArray_IS_C_CONTIGUOUS(a) and np.PyArray_IS_C_CONTIGUOUS(b):
+        overlap = pa != pb and pa < pb + np.PyArray_NBYTES(b) and pb < pa + np.PyArray_NBYTES(a)
+    else:
+        overlap = numpy.may_share_memory(a, b)
+    if overlap or (pa == pb and np.PyArray_SIZE(a) != np.PyArray_SIZE(b)):
+        b = b.copy()
     return b if same_shape(a, b) else broadcast(b, shape_of(a))
 
 

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 from numpy cimport ndarray, npy_intp
 
+from bpcore.arith cimport ADD
 from bpcore.memory cimport contiguous, empty
 from bpcore.simd cimport kernels
 from bpcore.threads cimport parallel_for
@@ -53,9 +54,9 @@ cdef Py_ssize_t sizes(ndarray x, int axis, Py_ssize_t *outer, Py_ssize_t *inner)
 cdef void take_items(char *y, const char *x, const int64_t *index, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t m,
                      Py_ssize_t inner, Py_ssize_t item) noexcept nogil:
     """y[o][k][j] = x[o][index[o][k][j]][j]"""
-    cdef Py_ssize_t o, k, j, at = 0
+    cdef Py_ssize_t o, _, j, at = 0
     for o in range(outer):
-        for k in range(m):
+        for _ in range(m):
             for j in range(inner):
                 memcpy(y + at * item, x + ((o * n + index[at]) * inner + j) * item, item)
                 at += 1
@@ -64,9 +65,9 @@ cdef void take_items(char *y, const char *x, const int64_t *index, Py_ssize_t ou
 cdef void put_items(char *x, const char *y, const int64_t *index, Py_ssize_t outer, Py_ssize_t n, Py_ssize_t m,
                     Py_ssize_t inner, Py_ssize_t item) noexcept nogil:
     """x[o][index[o][k][j]][j] = y[o][k][j]"""
-    cdef Py_ssize_t o, k, j, at = 0
+    cdef Py_ssize_t o, _, j, at = 0
     for o in range(outer):
-        for k in range(m):
+        for _ in range(m):
             for j in range(inner):
                 memcpy(x + ((o * n + index[at]) * inner + j) * item, y + at * item, item)
                 at += 1
@@ -75,9 +76,9 @@ cdef void put_items(char *x, const char *y, const int64_t *index, Py_ssize_t out
 cdef void add_items(cython.floating *x, const cython.floating *y, const int64_t *index, Py_ssize_t outer, Py_ssize_t n,
                     Py_ssize_t m, Py_ssize_t inner) noexcept nogil:
     """x[o][index[o][k][j]][j] += y[o][k][j]"""
-    cdef Py_ssize_t o, k, j, at = 0
+    cdef Py_ssize_t o, _, j, at = 0
     for o in range(outer):
-        for k in range(m):
+        for _ in range(m):
             for j in range(inner):
                 x[(o * n + index[at]) * inner + j] += y[at]
                 at += 1
@@ -157,7 +158,7 @@ cdef ndarray take_rows(ndarray x, ndarray index):
 
 cdef int add_rows(ndarray x, ndarray index, ndarray rows) except -1:
     """`x[index] += rows`, adding up where a position occurs again; `x` is contiguous float32 or float64."""
-    cdef Py_ssize_t i, count, width
+    cdef Py_ssize_t i, count, width, at
     cdef int64_t *p
     cdef char *to = <char *> np.PyArray_DATA(x)
     cdef char *row
@@ -171,8 +172,9 @@ cdef int add_rows(ndarray x, ndarray index, ndarray rows) except -1:
     row = <char *> np.PyArray_DATA(rows)
     with nogil:
         for i in range(count):
+            at = p[i] * width
             if single:
-                kernels().f32.arith(0, <float *> to + p[i] * width, <float *> to + p[i] * width, <float *> row + i * width, width)
+                kernels().f32.arith(ADD, <float *> to + at, <float *> to + at, <float *> row + i * width, width)
             else:
-                kernels().f64.arith(0, <double *> to + p[i] * width, <double *> to + p[i] * width, <double *> row + i * width, width)
+                kernels().f64.arith(ADD, <double *> to + at, <double *> to + at, <double *> row + i * width, width)
     return 0

@@ -9,7 +9,8 @@ cimport numpy as np
 from libc.stdlib cimport free, malloc
 from numpy cimport NPY_FLOAT, ndarray
 
-from bpcore.arithmetic cimport ADD, DIV, MUL, arith, binary
+from bpcore.arith cimport ADD, DIV, MUL, arith
+from bpcore.arithmetic cimport binary
 from bpcore.memory cimport contiguous, empty, empty_like
 from bpcore.operand cimport cast_tensor, is_real, matched, same_shape, shape_of
 from bpcore.simd cimport (

@@ -2,11 +2,12 @@
 cimport numpy as np
 from numpy cimport ndarray, npy_intp
 
-from bpcore.arithmetic cimport ADD, MUL, arith, arith_number, binary
+from bpcore.arith cimport ADD, MUL
+from bpcore.arithmetic cimport binary
 from bpcore.gemm cimport gemm_batched_checked, product
-from bpcore.memory cimport contiguous, empty, empty_like
+from bpcore.memory cimport contiguous, empty
 from bpcore.operand cimport (
-    MAX_DIMS, broadcast_shapes, cast_tensor, is_real, new, promoted, quiet_begin, quiet_end, shape_of, stretch, strided,
+    MAX_DIMS, broadcast_shapes, is_real, quiet_begin, quiet_end, shape_of, stretch, strided,
 )
 from bpcore.shape cimport permuted, reshaped
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records2, wrap
@@ -282,20 +283,20 @@ def tensordot(a, b, dims=2):
 
 # --- sums with a product --------------------------------------------------------------------------------------------------
 
-cdef Tensor plus(object input, Tensor product, object beta, object alpha):
+cdef Tensor plus(object input, Tensor result, object beta, object alpha):
     """`beta * input + alpha * product`; beta = 0 ignores `input`, NaN and all."""
     cdef Tensor x = as_tensor(input, "input")
-    if np.PyArray_TYPE(x.array) != np.PyArray_TYPE(product.array):
-        raise RuntimeError(f"input: expected the dtype of the product, {product.array.dtype}, got {x.array.dtype}")
-    if isinstance(alpha, float) and product.array.dtype.kind in "iu":
+    if np.PyArray_TYPE(x.array) != np.PyArray_TYPE(result.array):
+        raise RuntimeError(f"input: expected the dtype of the product, {result.array.dtype}, got {x.array.dtype}")
+    if isinstance(alpha, float) and result.array.dtype.kind in "iu":
         raise RuntimeError(f"alpha: expected an integer for integer tensors, got {alpha}")
     if alpha != 1:
-        product = binary(MUL, product, alpha)
+        result = binary(MUL, result, alpha)
     if beta == 0:
-        return product
+        return result
     if beta != 1:
         x = binary(MUL, x, beta)
-    return binary(ADD, stretch(x, shape_of(product.array)), product)
+    return binary(ADD, stretch(x, shape_of(result.array)), result)
 
 
 def addmm(input, mat1, mat2, *, beta=1, alpha=1):

@@ -19,13 +19,9 @@ cdef ndarray map1(object ufunc, ndarray x)
 cdef ndarray map2(object ufunc, ndarray a, ndarray b, ndarray out=*)
 cdef ndarray map_to(object ufunc, tuple arrays, int typenum)
 
-cdef bint is_number(object value)
 cdef Tensor typed(object value, int typenum, str name)
-cdef int promoted(tuple values) except -2
 cdef ndarray cast(ndarray a, int typenum)
 cdef Tensor cast_tensor(Tensor t, int typenum)
-cdef int category(int typenum) noexcept
-cdef int float_type(int typenum)
 
 cdef tuple broadcast_shapes(list shapes)
 cdef tuple common_shape(tuple tensors)

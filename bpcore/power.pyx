@@ -3,7 +3,8 @@ cimport numpy as np
 from cpython.long cimport PyLong_CheckExact
 from numpy cimport ndarray
 
-from bpcore.operand cimport broadcast, cast_tensor, is_number, is_real, map2, matched, promoted, shape_of, typed
+from bpcore.operand cimport broadcast, cast_tensor, is_real, map2, matched, shape_of, typed
+from bpcore.promotion cimport is_number, promoted
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, records2, wrap
 
 import numpy

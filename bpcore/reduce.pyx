@@ -2,7 +2,7 @@
 cimport numpy as np
 from numpy cimport NPY_BOOL, ndarray, npy_intp
 
-from bpcore.arithmetic cimport DIV, arith_number
+from bpcore.arith cimport DIV, arith_number
 from bpcore.gather cimport along_lines
 from bpcore.operand cimport (
     MAX_DIMS, axes_of, axis_of, cast, cast_tensor, is_real, kept, mask_of, new, quiet_begin, quiet_end, shape_of, strided,

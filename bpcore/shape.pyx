@@ -284,7 +284,7 @@ def movedim(input, source, destination):
     """The axes `source` moved to the places `destination`, the others in their order."""
     cdef Tensor x = as_tensor(input, "input")
     cdef int ndim = np.PyArray_NDIM(x.array)
-    cdef list places, order
+    cdef list order
     cdef tuple src = tuple([axis_of(d, ndim) for d in (source if isinstance(source, (tuple, list)) else (source,))])
     cdef tuple dst = tuple([axis_of(d, ndim) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))])
     if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):

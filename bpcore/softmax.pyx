@@ -8,7 +8,8 @@ cimport cython
 cimport numpy as np
 from numpy cimport NPY_FLOAT, ndarray
 
-from bpcore.arithmetic cimport MUL, binary
+from bpcore.arith cimport MUL
+from bpcore.arithmetic cimport binary
 from bpcore.memory cimport contiguous, empty_like
 from bpcore.operand cimport axis_of, cast_tensor, is_real
 from bpcore.simd cimport (

@@ -1,10 +1,10 @@
 """Products, variances, norms and counts over axes."""
 cimport numpy as np
-from numpy cimport NPY_BOOL, ndarray
+from numpy cimport NPY_BOOL
 
-from bpcore.operand cimport axes_of, axis_of, cast_tensor, float_type, kept, new, quiet_begin, quiet_end, shape_of
+from bpcore.operand cimport axes_of, axis_of, cast_tensor, kept, quiet_begin, quiet_end, shape_of
+from bpcore.promotion cimport float_type
 from bpcore.reduce cimport ReduceNode, attach_reduction, nonempty, reduced, summable
-from bpcore.shape cimport reshaped
 from bpcore.tensor cimport Node, Tensor, as_tensor, records, wrap
 
 import numpy
@@ -242,7 +242,7 @@ cdef class LogsumexpNode(ReduceNode):
 def logsumexp(input, dim, keepdim=False):
     """`log(sum(exp(input)))` over `dim`, without overflow on the way."""
     cdef Tensor x = as_tensor(input, "input"), out
-    cdef tuple axes = axes_of(dim, np.PyArray_NDIM(x.array)), shape
+    cdef tuple axes = axes_of(dim, np.PyArray_NDIM(x.array))
     x = cast_tensor(x, float_type(np.PyArray_TYPE(x.array)))
     token = quiet_begin()
     try:

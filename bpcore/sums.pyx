@@ -64,7 +64,8 @@ cdef void columns(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
                         job.inner)
 
 
-cdef void add_columns(cython.floating *out, const cython.floating *x, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t ld) noexcept nogil:
+cdef void add_columns(cython.floating *out, const cython.floating *x, Py_ssize_t rows, Py_ssize_t width,
+                      Py_ssize_t ld) noexcept nogil:
     """out[width] = the sum of rows, in blocks whose sums are added in double."""
     cdef double total[COLUMNS]
     cdef Py_ssize_t i, j

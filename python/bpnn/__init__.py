@@ -29,26 +29,26 @@ from bpcore.compare import (
 )
 from bpcore.einsum import einsum
 from bpcore.elementwise import (
-    abs, acos, acosh, asin, asinh, atan, atanh, ceil, cos, cosh, deg2rad, erf, erfc, erfinv, exp, exp2, expm1, floor,
-    frac, log, log10, log1p, log2, logit, nan_to_num, rad2deg, reciprocal, round, rsqrt, sign, sin, sinh, sqrt, square,
-    tan, trunc,
+    acos, acosh, asin, asinh, atan, atanh, cos, cosh, deg2rad, erf, erfc, erfinv, exp, exp2, expm1, log, log10, log1p,
+    log2, logit, rad2deg, reciprocal, rsqrt, sin, sinh, sqrt, square, tan,
 )
 from bpcore.gather import (
     argwhere, gather, index_add, index_copy, index_fill, index_put, index_select, masked_fill, masked_scatter,
     masked_select, nonzero, scatter, scatter_add, take, take_along_dim,
 )
 from bpcore.join import (
-    atleast_1d, atleast_2d, atleast_3d, cat, chunk, column_stack, diag, diag_embed, dsplit, dstack, flip, fliplr,
-    flipud, hsplit, hstack, repeat_interleave, roll, split, stack, tensor_split, tile, tril, triu, unbind, vsplit,
-    vstack,
+    atleast_1d, atleast_2d, atleast_3d, cat, chunk, column_stack, dsplit, dstack, hsplit, hstack, split, stack,
+    tensor_split, unbind, vsplit, vstack,
 )
 from bpcore.matmul import addbmm, addmm, addmv, addr, baddbmm, bmm, dot, inner, matmul, mm, mv, outer, tensordot
-from bpcore.operand import can_cast, promote_types, result_type
 from bpcore.order import (
     argsort, cummax, cummin, cumprod, cumsum, kthvalue, median, msort, nanmedian, sort, topk, unique,
 )
 from bpcore.power import float_power, pow
+from bpcore.promotion import can_cast, promote_types, result_type
 from bpcore.reduce import amax, amin, aminmax, argmax, argmin, max, mean, min, sum
+from bpcore.repeat import diag, diag_embed, flip, fliplr, flipud, repeat_interleave, roll, tile, tril, triu
+from bpcore.rounding import abs, ceil, floor, frac, nan_to_num, round, sign, trunc
 from bpcore.shape import (
     adjoint, broadcast_to, clone, diagonal, flatten, movedim, narrow, permute, ravel, reshape, select, squeeze, t,
     transpose, unflatten, unsqueeze,
@@ -113,11 +113,11 @@ def is_tensor(obj):
 
 
 # What importing bpnn does not pay for: loaded when it is first asked for.
-_ROOMS = ("data", "nn", "optim", "train", "utils")
+_ROOMS = ("data", "linalg", "nn", "optim", "train", "utils")
 _ELSEWHERE = {"load": "serialization", "save": "serialization", "show_versions": "_versions", "versions": "_versions"}
 
 if _TYPE_CHECKING:
-    from bpnn import data, nn, optim, train, utils
+    from bpnn import data, linalg, nn, optim, train, utils
     from bpnn._versions import show_versions, versions
     from bpnn.serialization import load, save
 

@@ -1,5 +1,5 @@
 """The methods of `bpnn.Tensor` that change it in place; PyTorch's names end in an underscore."""
-from bpcore import activation, arithmetic, combine, compare, elementwise, inplace, join, order, power
+from bpcore import activation, arithmetic, combine, compare, elementwise, inplace, order, power, repeat, rounding
 from bpcore import gather as elements
 from bpcore import matmul as products
 from bpcore.inplace import change
@@ -65,8 +65,8 @@ class InPlace:
     relu_ = in_place(activation.relu)
     sigmoid_ = in_place(activation.sigmoid)
     tanh_ = in_place(activation.tanh)
-    abs_ = absolute_ = in_place(elementwise.abs)
-    sign_ = in_place(elementwise.sign)
+    abs_ = absolute_ = in_place(rounding.abs)
+    sign_ = in_place(rounding.sign)
     exp_ = in_place(elementwise.exp)
     exp2_ = in_place(elementwise.exp2)
     expm1_ = in_place(elementwise.expm1)
@@ -93,12 +93,12 @@ class InPlace:
     erf_ = in_place(elementwise.erf)
     erfc_ = in_place(elementwise.erfc)
     erfinv_ = in_place(elementwise.erfinv)
-    floor_ = in_place(elementwise.floor)
-    ceil_ = in_place(elementwise.ceil)
-    trunc_ = fix_ = in_place(elementwise.trunc)
-    round_ = in_place(elementwise.round)
-    frac_ = in_place(elementwise.frac)
-    nan_to_num_ = in_place(elementwise.nan_to_num)
+    floor_ = in_place(rounding.floor)
+    ceil_ = in_place(rounding.ceil)
+    trunc_ = fix_ = in_place(rounding.trunc)
+    round_ = in_place(rounding.round)
+    frac_ = in_place(rounding.frac)
+    nan_to_num_ = in_place(rounding.nan_to_num)
     deg2rad_ = in_place(elementwise.deg2rad)
     rad2deg_ = in_place(elementwise.rad2deg)
 
@@ -115,8 +115,8 @@ class InPlace:
     xlogy_ = in_place(combine.xlogy)
 
     # position
-    tril_ = in_place(join.tril)
-    triu_ = in_place(join.triu)
+    tril_ = in_place(repeat.tril)
+    triu_ = in_place(repeat.triu)
     cumsum_ = in_place(order.cumsum)
     cumprod_ = in_place(order.cumprod)
 

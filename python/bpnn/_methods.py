@@ -3,10 +3,11 @@
 `x.add(y)` is `bpcore.arithmetic.add(x, y)`, so the documentation of a method is that of the function.
 """
 from bpcore import (
-    activation, arithmetic, combine, compare, elementwise, index, join, order, power, reduce, shape, statistics,
+    activation, arithmetic, combine, compare, elementwise, index, join, order, power, reduce, rounding, shape, statistics,
 )
 from bpcore import gather as elements
 from bpcore import matmul as products
+from bpcore import repeat as repeating
 from bpcore import softmax as normalized
 from bpcore.tensor import Tensor as Core
 
@@ -67,8 +68,8 @@ class Methods:
     signbit = compare.signbit
 
     # functions of one tensor
-    abs = absolute = __abs__ = elementwise.abs
-    sign = elementwise.sign
+    abs = absolute = __abs__ = rounding.abs
+    sign = rounding.sign
     exp = elementwise.exp
     exp2 = elementwise.exp2
     expm1 = elementwise.expm1
@@ -95,12 +96,12 @@ class Methods:
     erf = elementwise.erf
     erfc = elementwise.erfc
     erfinv = elementwise.erfinv
-    floor = elementwise.floor
-    ceil = elementwise.ceil
-    trunc = fix = elementwise.trunc
-    round = elementwise.round
-    frac = elementwise.frac
-    nan_to_num = elementwise.nan_to_num
+    floor = rounding.floor
+    ceil = rounding.ceil
+    trunc = fix = rounding.trunc
+    round = rounding.round
+    frac = rounding.frac
+    nan_to_num = rounding.nan_to_num
     deg2rad = elementwise.deg2rad
     rad2deg = elementwise.rad2deg
     relu = activation.relu
@@ -193,17 +194,17 @@ class Methods:
     vsplit = join.vsplit
     dsplit = join.dsplit
     unbind = join.unbind
-    repeat = join.repeat
-    tile = join.tile
-    repeat_interleave = join.repeat_interleave
-    flip = join.flip
-    fliplr = join.fliplr
-    flipud = join.flipud
-    roll = join.roll
-    tril = join.tril
-    triu = join.triu
-    diag = join.diag
-    diag_embed = join.diag_embed
+    repeat = repeating.repeat
+    tile = repeating.tile
+    repeat_interleave = repeating.repeat_interleave
+    flip = repeating.flip
+    fliplr = repeating.fliplr
+    flipud = repeating.flipud
+    roll = repeating.roll
+    tril = repeating.tril
+    triu = repeating.triu
+    diag = repeating.diag
+    diag_embed = repeating.diag_embed
 
     # elements
     __getitem__ = index.getitem

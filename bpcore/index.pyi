@@ -1,0 +1,6 @@
+from typing import Any
+
+from bpcore.tensor import Operand
+
+def getitem(input: Operand, index: Any) -> Any: ...
+def setitem(input: Operand, index: Any, value: Operand) -> None: ...

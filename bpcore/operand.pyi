@@ -1,0 +1,9 @@
+from typing import Any
+
+from bpcore.tensor import Operand
+
+def to_type(input: Operand, dtype: Any) -> Any: ...
+
+class quiet:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...

@@ -1,0 +1,9 @@
+from typing import Any
+
+import numpy as np
+
+from bpcore.tensor import Operand
+
+def result_type(tensor1: Operand, tensor2: Operand) -> np.dtype: ...
+def promote_types(type1: Any, type2: Any) -> np.dtype: ...
+def can_cast(from_: Any, to: Any) -> bool: ...
