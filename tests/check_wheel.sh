@@ -21,5 +21,5 @@ for package in (bpcore, bpnn):
 bpnn.show_versions()
 END
 clean/bin/bpnn --help > help.txt
-clean/bin/python -m pip install -qq --disable-pip-version-check "pytest>=8.2"
+clean/bin/python -m pip install -qq --disable-pip-version-check "pytest>=8.2" pytest-timeout
 clean/bin/pytest -q -c "$root/pyproject.toml" -m "not rivals and not slow" "$root/tests/bpcore"
