@@ -5,7 +5,7 @@ from numpy cimport ndarray
 from bpcore.operand cimport axis_of, cast_tensor, new, shape_of
 from bpcore.promotion cimport promoted
 from bpcore.shape cimport reshaped, sliced
-from bpcore.tensor cimport Node, Tensor, as_tensor, attach, recordsn, wrap
+from bpcore.tensor cimport Node, Tensor, as_tensor, attach, attach_slots, records, recordsn, view_of, wrap
 
 import numpy
 
@@ -156,15 +156,38 @@ def column_stack(tensors):
 
 # --- apart ----------------------------------------------------------------------------------------------------------------
 
+cdef class SplitNode(Node):
+    """All of a tensor in pieces: one gradient is put together from theirs."""
+    cdef tuple shape, places
+    cdef int typenum
+
+    cdef object backward(self, object dy):
+        cdef object dx = new(self.shape, self.typenum)
+        for place, part in zip(self.places, dy if isinstance(dy, tuple) else (dy,)):
+            dx[place] = 0 if part is None else part
+        return dx
+
+
+cdef tuple views_at(Tensor x, list places):
+    """Views of `x` at basic indices that cover all of it."""
+    cdef tuple parts = tuple([view_of(x, (<object> x.array)[place]) for place in places])
+    cdef SplitNode node
+    if records(x):
+        node = SplitNode.__new__(SplitNode)
+        node.shape, node.places, node.typenum = shape_of(x.array), tuple(places), np.PyArray_TYPE(x.array)
+        attach_slots(parts, node, (x,), None)
+    return parts
+
+
 cdef tuple pieces(Tensor x, int axis, list ends):
     """Views of `x` between the positions `ends` of an axis."""
     cdef Py_ssize_t start = 0
-    cdef list parts = []
+    cdef list places = []
     lead = (slice(None),) * axis
     for end in ends:
-        parts.append(sliced(x, lead + (slice(start, end), ...)))
+        places.append(lead + (slice(start, end), ...))
         start = end
-    return tuple(parts)
+    return views_at(x, places)
 
 
 cdef Tensor with_axes(object input, str name):
@@ -248,4 +271,4 @@ def unbind(input, dim=0):
     cdef int axis = axis_of(dim, np.PyArray_NDIM(x.array))
     cdef Py_ssize_t i
     lead = (slice(None),) * axis
-    return tuple([sliced(x, lead + (i, ...)) for i in range(np.PyArray_DIM(x.array, axis))])
+    return views_at(x, [lead + (i, ...) for i in range(np.PyArray_DIM(x.array, axis))])

@@ -3,7 +3,7 @@ cimport numpy as np
 from numpy cimport ndarray, npy_intp
 
 from bpcore.memory cimport empty_like
-from bpcore.operand cimport MAX_DIMS, ExpandNode, axes_of, axis_of, broadcast, shape_of, strided
+from bpcore.operand cimport MAX_DIMS, ExpandNode, axes_of, axis_of, broadcast, new, shape_of, strided
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, view_of, wrap
 
 import numpy
@@ -37,8 +37,9 @@ cdef class SliceNode(Node):
     cdef object index
 
     cdef object backward(self, object dy):
-        dx = numpy.zeros(self.shape, dy.dtype)
-        dx[self.index] = dy
+        cdef ndarray dx = new(self.shape, np.PyArray_TYPE(<ndarray> dy))
+        np.PyArray_FILLWBYTE(dx, 0)
+        (<object> dx)[self.index] = dy
         return dx
 
 

@@ -161,7 +161,8 @@ def test_splitting():
     rows = x.unbind()
     assert len(rows) == 5 and rows[0].shape == (4,)
     assert gradcheck(lambda x: x.split(2, 1)[0] * 2 + x.split(2, 1)[1], x)
-    assert gradcheck(lambda x: sum(x.unbind(1)), x)
+    assert gradcheck(lambda x: sum(x.unbind(1)), x) and gradcheck(lambda x: x.split(9)[0].exp(), x)
+    assert gradcheck(lambda x: x.split(2)[2] * x.T.chunk(2)[0][:, :1].sum(), x)
     assert gradcheck(lambda x: x.chunk(2)[1].sin(), x)
     for wrong in (
         lambda: x.split([1, 1]), lambda: x.split(-1), lambda: x.chunk(0), lambda: x.vsplit(2), lambda: bpnn.ones(()).split(1),
