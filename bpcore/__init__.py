@@ -2,16 +2,21 @@
 
 The rooms, each importing only from those below it:
 
-    loss   softmax   linear   activation   dropout   optim        one family a room: kernels, node, public function
-       \\______|________|_________|__________|________/
-    elementwise   compare   reduce   matmul   shape   index       general tensor algebra, on NumPy
-       \\______________________|________________________/
-                            engine                                backward: the walk over the tape
-                            tensor                                Tensor, Node, the tape
-       \\______________________|________________________/
-       gemm          threads          memory       random         one door each: products, OpenMP, buffers, randomness
-       \\______________________|________________________/
-                             simd                                 kernels/*.h, compiled once an instruction set
+    activation  softmax  cross_entropy  loss  dropout  linear  optim       what training spends its time on, one family
+        |          |          |          |       |       |       |         a room: kernels, node, public function
+    arithmetic  elementwise  power  rounding  combine  compare             general tensor algebra: element by element,
+    reduce  statistics  order  matmul  einsum                              over axes, products,
+    shape  join  repeat  index  gather  inplace                            shapes, parts, changes in place
+        |                          |
+        |                       engine                                     backward: the walk over the tape
+        |                          |
+    arith  sums  lines  sweep  operand  promotion                          the same on arrays, and what operators share
+        |                          |
+        |              tensor  aliases                                     Tensor, Node, the tape; views changed in place
+        |                          |
+    gemm  blas     threads  pool.h     memory     random     dtypes        one door each: products, threads, buffers,
+        |              |                                                   random numbers, types
+      simd  vmath                                                          kernels/*.h, compiled once an instruction set
 
 How to add an operator (CONTRIBUTING.md walks through one):
 
