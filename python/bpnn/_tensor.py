@@ -111,7 +111,7 @@ class Tensor(Methods, InPlace, Core):
         for arg in args:
             if isinstance(arg, Core):
                 dtype = arg.dtype
-            elif isinstance(arg, str) and arg.split(":")[0] == "cpu":
+            elif isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda", "meta", "mps", "xpu"):
                 device = arg
             elif arg is not None and not isinstance(arg, bool):
                 dtype = to_dtype(arg)

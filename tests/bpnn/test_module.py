@@ -192,3 +192,10 @@ def test_zero_grad():
     assert not any(p.grad.numpy().any() for p in net.parameters())
     net.zero_grad()
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_other_devices_are_refused():
+    for thing in (Net(), bpnn.ones(1)):
+        assert thing.to("cpu") is thing
+        with pytest.raises(ValueError, match="expected 'cpu', got 'cuda:0'"):
+            thing.to("cuda:0")

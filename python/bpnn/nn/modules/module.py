@@ -325,9 +325,11 @@ class Module:
         from bpcore.dtypes import to_dtype
 
         for argument in (*args, device):
-            if argument is None or str(argument).split(":")[0] == "cpu":
-                continue
-            dtype = argument.dtype if isinstance(argument, Tensor) else argument
+            if isinstance(argument, str) and argument.split(":")[0] in ("cpu", "cuda", "meta", "mps", "xpu"):
+                if not argument.startswith("cpu"):
+                    raise ValueError(f"device: expected 'cpu', got {argument!r}")
+            elif argument is not None and not isinstance(argument, bool):
+                dtype = argument.dtype if isinstance(argument, Tensor) else argument
         if dtype is None:
             return self
         dtype = to_dtype(dtype)
