@@ -25,7 +25,8 @@ def modules():
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
-def test_docstrings(name):
+def test_docstrings(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -38,9 +39,10 @@ def test_docstrings(name):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_in_pages_runs(page):
+def test_python_in_pages_runs(page, tmp_path):
     for program in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
+                              timeout=120)
         assert done.returncode == 0, f"{program}\n{done.stderr}"
 
 

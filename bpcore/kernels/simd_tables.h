@@ -30,7 +30,7 @@ static const bp_table *bp_choose(const char *wanted) {
 #define BP_DISPATCH 1
 #define BP_TARGET_AVX2 BP_PRAGMA(clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function))
 #define BP_TARGET_AVX512 \
-    BP_PRAGMA(clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512"))), apply_to = function))
+    BP_PRAGMA(clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"))), apply_to = function))
 #define BP_TARGET_END BP_PRAGMA(clang attribute pop)
 #elif (defined(__x86_64__) || defined(__i386__)) && defined(__GNUC__)
 #define BP_DISPATCH 1
