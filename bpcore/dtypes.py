@@ -1,4 +1,4 @@
-"""The types that tensors have, and the default one for floats."""
+"""The types that tensors have, the default one for floats, and their one device."""
 import numpy
 
 _default = numpy.dtype(numpy.float32)
@@ -33,3 +33,14 @@ def to_dtype(dtype):
     if result.kind not in "biufc" and result.name != "bfloat16":
         raise TypeError(f"dtype: expected numbers or bools, got {result}")
     return result
+
+
+def is_device(value):
+    """Whether `value` is a string that names a device, such as `"cpu"` or `"cuda:0"`."""
+    return isinstance(value, str) and value.split(":")[0] in ("cpu", "cuda", "meta", "mps", "xpu")
+
+
+def check_device(device):
+    """Raise `ValueError` for any device but the CPU; None is no device."""
+    if device is not None and str(device).split(":")[0] != "cpu":
+        raise ValueError(f"device: expected 'cpu', got {device!r}")

@@ -1,7 +1,7 @@
 """`bpnn.Tensor`: bpcore's tensor with PyTorch's methods."""
 import numpy
 
-from bpcore.dtypes import to_dtype
+from bpcore.dtypes import check_device, is_device, to_dtype
 from bpcore.engine import run_backward
 from bpcore.operand import to_type
 from bpcore.tensor import Tensor as Core
@@ -111,12 +111,11 @@ class Tensor(Methods, InPlace, Core):
         for arg in args:
             if isinstance(arg, Core):
                 dtype = arg.dtype
-            elif isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda", "meta", "mps", "xpu"):
+            elif is_device(arg):
                 device = arg
             elif arg is not None and not isinstance(arg, bool):
                 dtype = to_dtype(arg)
-        if device is not None and str(device).split(":")[0] != "cpu":
-            raise ValueError(f"device: expected 'cpu', got {device!r}")
+        check_device(device)
         result = self if dtype is None else to_type(self, dtype)
         return result.clone() if copy and result is self else result
 

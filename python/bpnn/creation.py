@@ -4,7 +4,7 @@ import math
 import numpy
 
 from bpcore.combine import where
-from bpcore.dtypes import default_float, to_dtype
+from bpcore.dtypes import check_device, default_float, to_dtype
 from bpcore.random import generator as numpy_generator
 from bpcore.tensor import Tensor, from_array
 
@@ -16,14 +16,9 @@ __all__ = [
 ]
 
 
-def _check_device(device):
-    if device is not None and str(device).split(":")[0] != "cpu":
-        raise ValueError(f"device: expected 'cpu' or None, got {device!r}")
-
-
 def _finish(array, dtype=None, device=None, requires_grad=False):
     """A Tensor around an array that nobody else has."""
-    _check_device(device)
+    check_device(device)
     if dtype is not None:
         array = array.astype(to_dtype(dtype), copy=False)
     return from_array(numpy.asarray(array), requires_grad)
@@ -287,7 +282,7 @@ def normal(mean, std=1.0, size=None, *, generator=None, dtype=None, device=None)
         size = numpy.broadcast_shapes(*(numpy.shape(x) for x in values))
         dtype = dtype or next((x.dtype for x in (mean, std) if isinstance(x, Tensor)), None)
     noise = _draw("standard_normal", _shape((size,)), dtype, generator)
-    _check_device(device)
+    check_device(device)
     return _apart((noise * values[1] + values[0]).astype(noise.dtype, copy=False), mean, std)
 
 

@@ -322,12 +322,11 @@ class Module:
 
     def to(self, *args, dtype=None, device=None, **keywords):
         """Convert floating-point parameters and buffers to a dtype; `"cpu"` is the only device. Returns self."""
-        from bpcore.dtypes import to_dtype
+        from bpcore.dtypes import check_device, is_device, to_dtype
 
         for argument in (*args, device):
-            if isinstance(argument, str) and argument.split(":")[0] in ("cpu", "cuda", "meta", "mps", "xpu"):
-                if not argument.startswith("cpu"):
-                    raise ValueError(f"device: expected 'cpu', got {argument!r}")
+            if is_device(argument):
+                check_device(argument)
             elif argument is not None and not isinstance(argument, bool):
                 dtype = argument.dtype if isinstance(argument, Tensor) else argument
         if dtype is None:
