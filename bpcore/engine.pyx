@@ -8,6 +8,7 @@ from numpy cimport ndarray
 from bpcore.arith cimport ADD, arith
 from bpcore.memory cimport Buffer, empty_like
 from bpcore.operand cimport quiet_begin, quiet_end
+from bpcore.sparse cimport SparseTensor, add_sparse, add_to_dense, dense_of
 from bpcore.tensor cimport Accumulate, Node, Tensor, as_tensor, edge_of, wrap
 
 import numpy
@@ -22,12 +23,26 @@ np.import_array()
 cdef class Pending:
     """A node's state during one backward."""
     cdef Py_ssize_t waiting      # how many gradients are still to come
-    cdef object grad             # an array; for a node of several outputs a list of arrays and Nones
+    cdef object grad             # an array (at a leaf also a SparseTensor); for a node of several outputs a list of arrays and Nones
     cdef bint owned              # whether `grad` may be added to in place
     cdef bint wanted             # whether what lies behind this node is asked for
 
 
-cdef void add_to(Pending state, Node node, int slot, ndarray grad) except *:
+cdef object plus(object a, object b, bint owned):
+    """a + b of arrays and SparseTensors: a new array or, where `a` is `owned`, that one."""
+    if type(a) is SparseTensor:
+        if type(b) is SparseTensor:
+            return add_sparse(<SparseTensor> a, <SparseTensor> b)
+        a, b, owned = b, a, False
+    if type(b) is not SparseTensor:
+        return arith(ADD, a, b, a if owned else None)
+    if not owned:
+        a = a.copy()
+    add_to_dense(a, <SparseTensor> b)
+    return a
+
+
+cdef void add_to(Pending state, Node node, int slot, object grad) except *:
     """Add one gradient to those that arrived at `node`."""
     if node.n_outputs > 1:
         if state.grad is None:
@@ -36,18 +51,20 @@ cdef void add_to(Pending state, Node node, int slot, ndarray grad) except *:
         (<list> state.grad)[slot] = grad if held is None else numpy.asarray(held + grad)
     elif state.grad is None:
         state.grad = grad
-    elif state.owned:
-        arith(ADD, state.grad, grad, state.grad)
     else:
-        state.grad = arith(ADD, state.grad, grad)
+        state.grad = plus(state.grad, grad, state.owned)
         state.owned = True
 
 
 cdef object through_hook(object hook, object grad):
     """`grad` after a hook of a tensor has seen it."""
-    result = hook(wrap(grad))
+    result = hook(grad if type(grad) is SparseTensor else wrap(grad))
     if result is None:
         return grad
+    if type(result) is SparseTensor:
+        if result.shape != grad.shape:
+            raise RuntimeError(f"the hook returned a gradient of shape {result.shape}, expected {grad.shape}")
+        return result
     cdef object array = as_tensor(result, "the hook's result").array
     if array.shape != grad.shape:
         raise RuntimeError(f"the hook returned a gradient of shape {array.shape}, expected {grad.shape}")
@@ -57,7 +74,7 @@ cdef object through_hook(object hook, object grad):
 cdef void accumulate(Accumulate node, Pending state, list captured) except *:
     """Run a leaf's hooks and add to its `grad`, or to the captured gradients where the caller asked for this leaf."""
     cdef Tensor leaf = node.leaf()
-    cdef ndarray grad = state.grad
+    cdef object grad = state.grad
     cdef Tensor held
     state.grad = None
     if leaf is None or grad is None:
@@ -70,13 +87,15 @@ cdef void accumulate(Accumulate node, Pending state, list captured) except *:
         for entry in captured:
             entry[2] = grad
         return
-    held = leaf.gradient
-    if held is not None:
+    if type(grad) is SparseTensor or type(leaf.gradient) is SparseTensor:
+        accumulate_sparse(leaf, grad)
+    elif leaf.gradient is not None:
+        held = leaf.gradient
         arith(ADD, held.array, grad, held.array)
         held.bump()
     else:
         # A pooled array that nobody else holds becomes the gradient; anything shared is copied.
-        if not (state.owned or (Py_REFCNT(grad) <= 1 and isinstance(np.get_array_base(grad), Buffer)
+        if not (state.owned or (Py_REFCNT(grad) <= 1 and isinstance(np.get_array_base(<ndarray> grad), Buffer)
                                 and np.PyArray_IS_C_CONTIGUOUS(grad))):
             fresh = empty_like(grad)
             np.PyArray_CopyInto(fresh, grad)
@@ -86,6 +105,19 @@ cdef void accumulate(Accumulate node, Pending state, list captured) except *:
         for hook in leaf.hooks:
             if type(hook) is tuple:
                 hook[0](leaf)
+
+
+cdef void accumulate_sparse(Tensor leaf, object grad) except *:
+    """Add to a leaf's `grad` where it or what is added has only some rows."""
+    cdef object held = leaf.gradient
+    if held is None:
+        leaf.gradient = grad
+    elif type(held) is SparseTensor:
+        grad = plus(held, grad, False)
+        leaf.gradient = grad if type(grad) is SparseTensor else wrap(grad)
+    else:
+        add_to_dense((<Tensor> held).array, <SparseTensor> grad)
+        (<Tensor> held).bump()
 
 
 cdef dict discover(list roots):
@@ -122,7 +154,7 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
     """Propagate `grads` (arrays, or None for a scalar's 1) from `tensors` to the leaves.
 
     Without `inputs` the leaves' `grad` is accumulated and None is returned. With `inputs`, a list of tensors, nothing is
-    accumulated and the list of their gradients (arrays, None where unused) is returned."""
+    accumulated and the list of their gradients (arrays or SparseTensors, None where unused) is returned."""
     cdef Tensor t
     cdef Node node, behind
     cdef Pending state
@@ -219,7 +251,10 @@ def run_backward(list tensors, list grads, bint retain_graph=False, inputs=None,
                     grad = result if several is None else several[i]
                     if grad is not None and (captures is None or state.wanted):
                         if not isinstance(grad, ndarray):       # NumPy makes scalars of results without axes
-                            grad = numpy.asarray(grad)
+                            if type(grad) is not SparseTensor:
+                                grad = numpy.asarray(grad)
+                            elif type(behind) is not Accumulate:
+                                grad = dense_of(<SparseTensor> grad)
                         add_to(state, behind, 0 if slots is None else slots[i], grad)
                     grad = None
                 if state.waiting == 0 and type(behind) is Accumulate:
