@@ -325,7 +325,7 @@ cdef tuple bags_of(ndarray index, object offsets, bint include_last):
 
 def embedding_bag(input, weight, offsets=None, max_norm=None, double norm_type=2, bint scale_grad_by_freq=False, str mode="mean",
                   bint sparse=False, per_sample_weights=None, bint include_last_offset=False, padding_idx=None):
-    """The sum, mean or element-wise maximum (`mode`) of the rows of `weight` in each bag of indices: (B, D), zeros for an empty bag.
+    """The sum, mean or largest elements (`mode`) of the rows of `weight` in each bag: (B, D), zeros for an empty bag.
 
     input: int32 or int64, (B, N), each row a bag; or (N,) with `offsets` (B,), where each bag begins (and with
     `include_last_offset` (B + 1,), where the last one ends). weight: (V, D), float32 or float64. `per_sample_weights`, of the shape

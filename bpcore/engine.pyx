@@ -23,7 +23,7 @@ np.import_array()
 cdef class Pending:
     """A node's state during one backward."""
     cdef Py_ssize_t waiting      # how many gradients are still to come
-    cdef object grad             # an array (at a leaf also a SparseTensor); for a node of several outputs a list of arrays and Nones
+    cdef object grad             # an array, at a leaf perhaps a SparseTensor; a list of them and Nones for several outputs
     cdef bint owned              # whether `grad` may be added to in place
     cdef bint wanted             # whether what lies behind this node is asked for
 

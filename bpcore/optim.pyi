@@ -37,6 +37,10 @@ class Step(Sweep):
         lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0,
         decoupled: bool = False, amsgrad: bool = False, maximize: bool = False,
     ) -> Step: ...
+    def sparse_adam(
+        self, params: Params, grads: Grads, state: State, *,
+        lr: float = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, maximize: bool = False,
+    ) -> Step: ...
     def nadam(
         self, params: Params, grads: Grads, state: State, *,
         lr: float = 2e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0,

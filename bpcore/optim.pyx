@@ -17,8 +17,15 @@ from libc.math cimport pow, sqrt
 from numpy cimport NPY_FLOAT64
 
 from bpcore.simd cimport bp_update, kernels
-from bpcore.sweep cimport Entry, Sweep
+from bpcore.sparse cimport SparseTensor
+from bpcore.sweep cimport REFUSED, ROWS, WHOLE, Entry, Sweep
 from bpcore.tensor cimport Tensor
+
+
+cdef void no_decay(object grad, double weight_decay) except *:
+    """Decay is of every row; it would be lost on those that a sparse gradient has not."""
+    if weight_decay != 0 and type(grad) is SparseTensor:
+        raise RuntimeError(f"weight_decay: expected 0 with sparse gradients, got {weight_decay:g}")
 
 
 cdef void check(list params, object grads, object state) except *:
@@ -33,12 +40,14 @@ def zero_grad(params, bint set_to_none=True):
     cdef Tensor t, g
     for item in params:
         t = <Tensor?> item
-        g = <Tensor> t.gradient
-        if g is None:
+        if t.gradient is None:
             continue
         if set_to_none:
             t.gradient = None
+        elif type(t.gradient) is SparseTensor:
+            t.gradient.zero_()
         else:
+            g = <Tensor> t.gradient
             if g.node is not None:
                 g = g.detach()
                 t.gradient = g
@@ -52,15 +61,18 @@ cdef class Step(Sweep):
 
     def sgd(self, list params, grads, state, *, double lr=1e-3, double momentum=0, double dampening=0,
             double weight_decay=0, bint nesterov=False, bint maximize=False):
-        """Stochastic gradient descent; state `momentum_buffer` where `momentum` is not 0."""
+        """Stochastic gradient descent; state `momentum_buffer` where `momentum` is not 0. Of a sparse gradient: updates its rows;
+        with momentum all rows, since those of earlier steps go on."""
         cdef Entry *e
         cdef Py_ssize_t i
         cdef bint first
         check(params, grads, state)
+        self.sparse = ROWS if momentum == 0 else WHOLE
         for i in range(len(params)):
             e = self.open(params, grads, i, state)
             if e is NULL:
                 continue
+            no_decay(self.grad, weight_decay)
             e.u.scale, e.u.l2, e.u.lr, e.u.direct = -1 if maximize else 1, weight_decay, lr, 1
             if momentum != 0:
                 first = self.held("momentum_buffer") is None
@@ -74,14 +86,16 @@ cdef class Step(Sweep):
 
     def adagrad(self, list params, grads, state, *, double lr=1e-2, double lr_decay=0, double weight_decay=0,
                 double initial_accumulator_value=0, double eps=1e-10, bint maximize=False):
-        """Adagrad; state `step`, `sum`."""
+        """Adagrad; state `step`, `sum`. Of a sparse gradient: updates its rows."""
         cdef Entry *e
         cdef Py_ssize_t i
         check(params, grads, state)
+        self.sparse = ROWS
         for i in range(len(params)):
             e = self.open(params, grads, i, state)
             if e is NULL:
                 continue
+            no_decay(self.grad, weight_decay)
             e.s0 = self.slot("sum", initial_accumulator_value)
             e.u.scale, e.u.l2, e.u.eps = -1 if maximize else 1, weight_decay, eps
             e.u.lr = lr / (1 + (self.next_step(e) - 1) * lr_decay)
@@ -94,6 +108,7 @@ cdef class Step(Sweep):
         cdef Entry *e
         cdef Py_ssize_t i
         check(params, grads, state)
+        self.sparse = REFUSED
         for i in range(len(params)):
             e = self.open(params, grads, i, state)
             if e is NULL:
@@ -115,6 +130,7 @@ cdef class Step(Sweep):
         cdef Entry *e
         cdef Py_ssize_t i
         check(params, grads, state)
+        self.sparse = REFUSED
         for i in range(len(params)):
             e = self.open(params, grads, i, state)
             if e is NULL:
@@ -134,6 +150,7 @@ cdef class Step(Sweep):
         cdef bp_update u
         cdef double t, last = 0
         check(params, grads, state)
+        self.sparse = REFUSED
         u.scale, u.eps, u.beta1, u.beta2 = -1 if maximize else 1, eps, beta1, beta2
         u.l2 = 0 if decoupled else weight_decay
         u.keep = 1 - lr * weight_decay if decoupled else 1
@@ -153,6 +170,27 @@ cdef class Step(Sweep):
             self.close(e, kernels().f32.adam, kernels().f64.adam, 3 if amsgrad else 2)
         return self
 
+    def sparse_adam(self, list params, grads, state, *, double lr=1e-3, double beta1=0.9, double beta2=0.999, double eps=1e-8,
+                    bint maximize=False):
+        """Adam of the rows that sparse gradients have; the means of the others stay. State `step`, `exp_avg`, `exp_avg_sq`."""
+        cdef Entry *e
+        cdef Py_ssize_t i
+        cdef double t
+        check(params, grads, state)
+        self.sparse = ROWS
+        for i in range(len(params)):
+            e = self.open(params, grads, i, state)
+            if e is NULL:
+                continue
+            if type(self.grad) is not SparseTensor:
+                raise RuntimeError(f"grads[{i}]: SparseAdam does not support dense gradients, please consider Adam instead")
+            e.s0, e.s1 = self.slot("exp_avg", 0), self.slot("exp_avg_sq", 0)
+            t = self.next_step(e)
+            e.u.scale, e.u.eps, e.u.beta1, e.u.beta2, e.u.keep, e.u.root = -1 if maximize else 1, eps, beta1, beta2, 1, 1
+            e.u.lr = lr * sqrt(1 - pow(beta2, t)) / (1 - pow(beta1, t))
+            self.close(e, kernels().f32.adam, kernels().f64.adam, 2)
+        return self
+
     def nadam(self, list params, grads, state, *, double lr=2e-3, double beta1=0.9, double beta2=0.999, double eps=1e-8,
               double weight_decay=0, double momentum_decay=4e-3, bint decoupled=False, bint maximize=False):
         """NAdam; state `step`, `mu_product`, `exp_avg`, `exp_avg_sq`."""
@@ -160,6 +198,7 @@ cdef class Step(Sweep):
         cdef Py_ssize_t i
         cdef double t, mu, next_mu, product
         check(params, grads, state)
+        self.sparse = REFUSED
         for i in range(len(params)):
             e = self.open(params, grads, i, state)
             if e is NULL:
@@ -186,6 +225,7 @@ cdef class Step(Sweep):
         cdef Py_ssize_t i
         cdef double t, rho, limit = 2 / (1 - beta2) - 1, left1, left2
         check(params, grads, state)
+        self.sparse = REFUSED
         for i in range(len(params)):
             e = self.open(params, grads, i, state)
             if e is NULL:
@@ -210,6 +250,7 @@ cdef class Step(Sweep):
         cdef Entry *e
         cdef Py_ssize_t i
         check(params, grads, state)
+        self.sparse = REFUSED
         for i in range(len(params)):
             e = self.open(params, grads, i, state)
             if e is NULL:

@@ -4,6 +4,12 @@ from numpy cimport ndarray
 from bpcore.simd cimport bp_update, update_f32, update_f64
 
 
+cdef enum:
+    REFUSED                            # an error
+    ROWS                               # updates the rows that it has
+    WHOLE                              # fills in the zeros
+
+
 cdef struct Entry:                     # one parameter in the table
     char *p                            # NULL where only the gradient is asked for
     char *g
@@ -35,10 +41,11 @@ cdef class Sweep:
     cdef list changed                  # Tensors whose memory the update changes
     cdef list grads                    # the gradient of each entry: Tensors or arrays
     cdef list fresh                    # (dict, key, value): state that did not exist before this step
-    cdef list copies                   # (array, contiguous stand-in): written back after the update
+    cdef list copies                   # (array, rows or None, contiguous stand-in): written back after the update
     cdef Py_ssize_t index              # the parameter in hand: its place in its list, itself, its parts
     cdef object owner, grad, state, slots
     cdef ndarray array
+    cdef int sparse                    # what the update makes of a sparse gradient: REFUSED, ROWS or WHOLE
 
     cdef void clear(self)
     cdef Entry *new_entry(self) except NULL

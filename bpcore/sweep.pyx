@@ -3,6 +3,9 @@
 A `Sweep` is a table of parameters, gradients and states, cut into blocks at fixed places in each tensor. The blocks, not the
 tensors, are split evenly over the team: a thousand small tensors and one large one are shared alike, and the result does not
 depend on the number of threads. Filling the table is all the work that needs the interpreter.
+
+A sparse gradient is in the table as its values. Parameter and states are represented by stand-ins of the same rows, which are
+written back after the update: an update never knows.
 """
 cimport numpy as np
 from cpython.dict cimport PyDict_GetItemWithError
@@ -12,8 +15,10 @@ from libc.math cimport sqrt
 from libc.string cimport memset
 from numpy cimport NPY_FLOAT32, NPY_FLOAT64, ndarray
 
+from bpcore.lines cimport take_rows
 from bpcore.memory cimport empty_like, zeros
 from bpcore.simd cimport kernels, update_f32, update_f64
+from bpcore.sparse cimport SparseTensor, dense_of
 from bpcore.tensor cimport Tensor, wrap
 from bpcore.threads cimport parallel_for
 
@@ -97,6 +102,8 @@ cdef ndarray array_of(object value, str name, object i):
         return (<Tensor> value).array
     if isinstance(value, ndarray):
         return <ndarray> value
+    if type(value) is SparseTensor:
+        return (<SparseTensor> value).array
     raise TypeError(f"{name}[{i!r}]: expected a Tensor or an array, got {type(value).__name__}")
 
 
@@ -172,17 +179,25 @@ cdef class Sweep:
         g = array_of(grad, "grads", i)
         e = self.new_entry()
         e.itemsize = real_size(p, "params", i)
-        if not alike(p, g):
+        if type(grad) is SparseTensor:
+            if self.sparse == REFUSED:
+                raise RuntimeError(f"grads[{i}]: this optimizer does not support sparse gradients; SGD, Adagrad and SparseAdam do")
+            if np.PyArray_TYPE(g) != np.PyArray_TYPE(p) or grad.shape != (<object> p).shape:
+                raise ValueError(f"grads[{i}]: expected {kind(p)}, like its parameter, got {grad.dtype} of shape {grad.shape}")
+            if self.sparse == WHOLE:
+                g = dense_of(<SparseTensor> grad)
+        elif not alike(p, g):
             raise ValueError(f"grads[{i}]: expected {kind(p)}, like its parameter, got {kind(g)}")
         if not np.PyArray_ISWRITEABLE(p):
             raise ValueError(f"params[{i}]: expected an array that can be written, got a read-only one")
-        e.n = np.PyArray_SIZE(p)
+        self.grad = grad
+        e.n = np.PyArray_SIZE(g)
         e.p = self.pointer(p)
         if not np.PyArray_ISCARRAY_RO(g):
             g = np.PyArray_GETCONTIGUOUS(g)
         self.kept.append(g)
         e.g = <char *> np.PyArray_DATA(g)
-        self.index, self.owner, self.array, self.grad = i, param, p, grad
+        self.index, self.owner, self.array = i, param, p
         self.state, self.slots = state, get(state, param if isinstance(param, Tensor) else i)
         if self.slots is not None and not isinstance(self.slots, dict):
             raise TypeError(f"state of params[{i}]: expected a dict, got {type(self.slots).__name__}")
@@ -237,14 +252,21 @@ cdef class Sweep:
         return <double> e.step[0] + 1
 
     cdef char *pointer(self, ndarray array) except NULL:
-        """The elements of an array that will be written, through a stand-in where they do not lie in order."""
-        cdef ndarray direct = array
-        if not np.PyArray_ISCARRAY(array):
+        """The elements of an array that will be written, through a stand-in where they do not lie in order or the gradient in hand
+        has only some rows."""
+        cdef ndarray direct = array, rows
+        if self.sparse == ROWS and type(self.grad) is SparseTensor:
+            rows = (<SparseTensor> self.grad).rows
+            direct = take_rows(array, rows) if np.PyArray_IS_C_CONTIGUOUS(array) else np.PyArray_GETCONTIGUOUS(array[rows])
+            if self.copies is None:
+                self.copies = []
+            self.copies.append((array, rows, direct))
+        elif not np.PyArray_ISCARRAY(array):
             direct = empty_like(array)
             np.PyArray_CopyInto(direct, array)
             if self.copies is None:
                 self.copies = []
-            self.copies.append((array, direct))
+            self.copies.append((array, None, direct))
         self.kept.append(direct)
         return <char *> np.PyArray_DATA(direct)
 
@@ -271,8 +293,11 @@ cdef class Sweep:
     cdef void finish(self) except *:
         """Bring what was written to where it belongs, and count the changes."""
         if self.copies is not None:
-            for array, direct in self.copies:
-                np.PyArray_CopyInto(array, direct)
+            for array, rows, direct in self.copies:
+                if rows is None:
+                    np.PyArray_CopyInto(array, direct)
+                else:
+                    array[rows] = direct
         for item in self.changed:
             (<Tensor> item).bump()
 
@@ -314,7 +339,7 @@ cdef class Sweep:
                 g = array_of(self.grads[i], "grads", i)
                 if not np.PyArray_ISWRITEABLE(g):
                     raise ValueError(f"grads[{i}]: expected an array that can be zeroed, got a read-only one")
-                self.entries[i].zero = np.PyArray_ISCARRAY(g)
+                self.entries[i].zero = np.PyArray_ISCARRAY(g) and np.PyArray_DATA(g) == self.entries[i].g
         if self.fresh is not None:
             for mapping, key, value in self.fresh:
                 mapping[key] = value
@@ -352,6 +377,7 @@ cdef Sweep gradients(object tensors):
         e = sweep.new_entry()
         e.itemsize = real_size(a, "tensors", i)
         e.n = np.PyArray_SIZE(a)
+        sweep.grad = None
         e.g = sweep.pointer(a)
         sweep.owner = sweep.grad = item
         sweep.close(e, NULL, NULL, 0)

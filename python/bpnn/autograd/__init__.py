@@ -3,7 +3,10 @@ from bpnn.autograd.function import Function
 from bpnn.autograd.gradcheck import GradcheckError, gradcheck
 from bpnn.autograd.mode import enable_grad, inference_mode, no_grad, set_grad_enabled
 
+import numpy as np
+
 from bpcore.engine import run_backward
+from bpcore.sparse import SparseTensor
 from bpcore.tensor import Tensor, from_array, is_grad_enabled
 
 __all__ = [
@@ -52,12 +55,14 @@ def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, 
         raise RuntimeError("inputs: expected at least one tensor, got none")
     for tensor, gradient in zip(inputs, run_backward(tensors, grads, bool(retain_graph), inputs, True), strict=True):
         if gradient is not None:
-            total = gradient.copy() if tensor.grad is None else tensor.grad.numpy() + gradient
+            gradient = np.asarray(gradient)
+            total = gradient.copy() if tensor.grad is None else np.asarray(tensor.grad) + gradient
             tensor.grad = from_array(total)
 
 
 def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=False, allow_unused=False):
-    """The gradients of `outputs` with respect to `inputs`, a tuple of Tensors; no `grad` attribute is touched.
+    """The gradients of `outputs` with respect to `inputs`, a tuple of Tensors (of SparseTensors for tables used with
+    `sparse=True`); no `grad` attribute is touched.
 
     Raises `RuntimeError` where an input was not used, unless `allow_unused=True` (its gradient is then None).
 
@@ -71,4 +76,4 @@ def grad(outputs, inputs, grad_outputs=None, retain_graph=None, create_graph=Fal
     gradients = run_backward(
         outputs, _arrays("grad_outputs", grad_outputs, len(outputs)), bool(retain_graph), inputs, allow_unused
     )
-    return tuple(None if g is None else from_array(g.copy()) for g in gradients)
+    return tuple(g if g is None or type(g) is SparseTensor else from_array(g.copy()) for g in gradients)

@@ -9,7 +9,9 @@ from bpnn.optim.optimizer import Optimizer
 from bpnn.optim.radam import RAdam
 from bpnn.optim.rmsprop import RMSprop
 from bpnn.optim.sgd import SGD
+from bpnn.optim.sparse_adam import SparseAdam
 
 __all__ = [
-    "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop", "SGD", "lr_scheduler",
+    "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop", "SGD", "SparseAdam",
+    "lr_scheduler",
 ]

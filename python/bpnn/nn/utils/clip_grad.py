@@ -5,6 +5,7 @@ from types import GeneratorType
 
 import numpy as np
 
+from bpcore.sparse import SparseTensor
 from bpcore.sweep import clip_coefficient, rescale, total_norm
 from bpcore.tensor import Tensor, from_array
 
@@ -15,7 +16,8 @@ def clip_grad_norm_(parameters, max_norm, norm_type=2.0, error_if_nonfinite=Fals
     They are multiplied by min(1, max_norm / (norm + 1e-6)).
 
     Args:
-        parameters: a Tensor or an iterable of Tensors; those without a gradient are left out.
+        parameters: a Tensor or an iterable of Tensors; those without a gradient are left out. Of a sparse gradient its values
+            count.
         max_norm: the largest norm, 0 or more.
         norm_type: which norm, such as 2, 1 or infinity.
         error_if_nonfinite: raise `RuntimeError`, before anything is changed, where the norm is infinite or NaN.
@@ -84,7 +86,8 @@ def _gradients(parameters):
     items = list(parameters)
     if not items and isinstance(parameters, GeneratorType):
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3)
-    return [item.grad for item in items if item.grad is not None]
+    grads = [item.grad for item in items if item.grad is not None]
+    return [grad.values() if type(grad) is SparseTensor else grad for grad in grads]
 
 
 def _rescale(grads, max_norm, norm):
