@@ -14,6 +14,7 @@ from bpnn.data import Digits, download_mnist, find_mnist, load_digits, load_mnis
 from bpnn.data.digits import data_home, mnist_folder
 from bpnn.data.download import MIRRORS
 from bpnn.train import Accuracy, BestModel, CheckpointWriter, EarlyStopping, HistoryFile, Progress, StopOnInterrupt, Trainer
+from bpnn.transforms import TransformedLoader
 from bpnn.utils.data import DataLoader, TensorDataset, random_split
 
 from . import build
@@ -53,22 +54,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
     model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=build.MODELS, default="mlp", help="kind of network (default mlp)")
     model.add_argument(
-        "--layers", type=widths, default=[500], metavar="N,N,…", help="widths of the hidden layers, or none (default 500)"
+        "--model", choices=build.MODELS, default="mlp", help="mlp (default), or convolutions: lenet5, resnet20 (slow and best)"
     )
-    model.add_argument("--activation", choices=build.ACTIVATIONS, default="relu", help="between the layers (default relu)")
+    model.add_argument("--layers", type=widths, metavar="N,N,…", help="of mlp: widths of the hidden layers, or none (default 500)")
+    model.add_argument("--activation", choices=build.ACTIVATIONS, help="of mlp: between the layers (default relu)")
     model.add_argument(
-        "--dropout", type=ranged(float, 0, 0.99), default=0.2, metavar="P", help="share of hidden units dropped (default 0.2)"
+        "--dropout", type=ranged(float, 0, 0.99), metavar="P", help="of mlp: share of hidden units dropped (default 0.2)"
     )
 
     training = parser.add_argument_group("training")
-    training.add_argument("--optimizer", choices=build.OPTIMIZERS, default="adam", help="default adam")
+    training.add_argument(
+        "--augment",
+        action=argparse.BooleanOptionalAction,
+        help="turn, move, scale and shear every training image anew each time (default: yes for lenet5 and resnet20)",
+    )
+    training.add_argument("--optimizer", choices=build.OPTIMIZERS, help="default adam, for resnet20 nesterov")
     training.add_argument(
         "--lr", type=ranged(float, 0, above=True), help="learning rate, the peak of a schedule (default: suits the optimizer)"
     )
     training.add_argument("--momentum", type=ranged(float, 0, 0.9999), default=0.9, help="of sgd and nesterov (default 0.9)")
-    training.add_argument("--weight-decay", type=ranged(float, 0), default=0.0, metavar="W", help="default 0")
+    training.add_argument("--weight-decay", type=ranged(float, 0), metavar="W", help="default 0, for resnet20 0.0005")
     training.add_argument(
         "--schedule", choices=build.SCHEDULES, default="onecycle", help="how the learning rate goes (default onecycle)"
     )
@@ -86,8 +92,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="EPOCHS",
         help="epochs between the falls of step (default a third of all), or without gain before one of plateau (default 2)",
     )
-    training.add_argument("--epochs", type=ranged(int, 1), help="default 10 for MNIST, 60 for the UCI digits")
-    training.add_argument("--batch-size", type=ranged(int, 1), default=64, metavar="N", help="default 64")
+    training.add_argument("--epochs", type=ranged(int, 1), help="default 10, for lenet5 and resnet20 8, for the UCI digits 60")
+    training.add_argument("--batch-size", type=ranged(int, 1), metavar="N", help="default 64, for resnet20 128")
     training.add_argument(
         "--patience", type=ranged(int, 1), metavar="EPOCHS", help="stop after so many epochs without a lower validation loss"
     )
@@ -100,9 +106,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def complete(options: argparse.Namespace) -> None:
     """Fills in the defaults that depend on other options, and refuses what does not go together."""
-    if options.epochs is None:
-        small = options.data is None and options.download is None and find_mnist() is None
-        options.epochs = 60 if small else 10
+    defaults = build.DEFAULTS[options.model]
+    for name in ("layers", "activation", "dropout"):
+        if name not in defaults and getattr(options, name) is not None:
+            raise CliError(f"--{name}: only --model mlp takes it, not {options.model}")
+    if options.epochs is None and options.data is None and options.download is None and find_mnist() is None:
+        options.epochs = 60
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if options.lr is None:
         options.lr = build.LEARNING_RATES[options.optimizer]
     if options.gamma is None:
@@ -177,18 +189,26 @@ def make_model(run: Run) -> Any:
     return build.MODELS[options.model](tuple(data["size"]), data["classes"], options)
 
 
+def sample_shape(run: Run) -> tuple[int, ...]:
+    """The form in which the run's model takes an image."""
+    return build.sample_shape(run.config["options"]["model"], tuple(run.config["data"]["size"]))
+
+
 def make_trainer(run: Run, digits: Digits) -> tuple[Trainer, Any, Any]:
     """(trainer, training loader, validation loader or None), the same each time for a run's config."""
     options = argparse.Namespace(**run.config["options"])
     bpnn.set_num_threads(options.threads)
     bpnn.manual_seed(options.seed)
     model = make_model(run)
-    images, labels = bpnn.from_numpy(digits.pixels("train")), bpnn.from_numpy(digits.train_labels)
+    shape = sample_shape(run)
+    images, labels = bpnn.from_numpy(digits.pixels("train").reshape(-1, *shape)), bpnn.from_numpy(digits.train_labels)
     held_out = round(options.validation * len(labels))
     whole = TensorDataset(images, labels)
     split = bpnn.Generator().manual_seed(options.seed)
     training, validation = random_split(whole, [len(labels) - held_out, held_out], split)
-    loader = DataLoader(training, options.batch_size, shuffle=True)
+    loader: Any = DataLoader(training, options.batch_size, shuffle=True)
+    if getattr(options, "augment", False):  # runs of bpnn 0.1.0 do not know the option
+        loader = TransformedLoader(loader, build.augmentation(shape, digits.size))
     optimizer = build.OPTIMIZERS[options.optimizer](model.parameters(), options)
     callbacks: list[Any] = [StopOnInterrupt(), HistoryFile(run.folder / "history.csv")]
     if held_out:
@@ -256,9 +276,9 @@ def _carry_on(run: Run, digits: Digits, resumed: bool) -> int:
         f"data   {data['name']} from {data['source']}: {data['train'] - held_out:,} training, {held_out:,} validation, "
         f"{data['test']:,} test images of {data['size'][0]} × {data['size'][1]}"
     )
-    shape = "-".join(map(str, [data["size"][0] * data["size"][1], *options["layers"], data["classes"]]))
+    title, more = build.describe_model(tuple(data["size"]), data["classes"], argparse.Namespace(**options))
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    print(f"model  {shape} {options['activation']}, dropout {options['dropout']:g}, {parameters:,} parameters")
+    print(f"model  {title}{more}, {parameters:,} parameters" + (", augmented images" if options.get("augment") else ""))
     print(
         f"train  {options['optimizer']}, learning rate {options['lr']:g} ({options['schedule']}), "
         f"batches of {options['batch_size']}, {options['epochs']} epochs, seed {options['seed']}, threads {options['threads']}"
@@ -277,5 +297,5 @@ def _carry_on(run: Run, digits: Digits, resumed: bool) -> int:
         return INTERRUPTED
     if trainer.state.stopped:
         print(f"stopped early: {trainer.state.stopped}")
-    finish(run, trainer, digits, shape)
+    finish(run, trainer, digits, title, sample_shape(run))
     return 0

@@ -6,7 +6,7 @@ import argparse
 import bpnn
 
 from .arguments import ranged
-from .digits import fetch_again, make_model
+from .digits import fetch_again, make_model, sample_shape
 from .scores import score, table
 from .run import Run
 
@@ -27,5 +27,5 @@ def run(options: argparse.Namespace) -> int:
         bpnn.set_num_threads(options.threads)
     model = make_model(folder)
     folder.load_weights(model)
-    print(table(score(model, fetch_again(folder, options.data))))
+    print(table(score(model, fetch_again(folder, options.data), sample_shape(folder))))
     return 0

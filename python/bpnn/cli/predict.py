@@ -10,7 +10,7 @@ import numpy as np
 
 import bpnn
 
-from .digits import make_model
+from .digits import make_model, sample_shape
 from .errors import CliError
 from .images import SUFFIXES, prepare, read
 from .run import Run
@@ -55,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
     folder.load_weights(model)
     data = folder.config["data"]
     size = tuple(data["size"])
-    titles, notes, rows = [], [], []
+    shape = sample_shape(folder)
+    titles, notes, batch = [], [], []
     for path in expand(options.images):
         images = read(path)
         for number, image in enumerate(images):
@@ -63,16 +64,16 @@ def run(options: argparse.Namespace) -> int:
             pixels, note = prepare(image, size, INK.get(data["name"], 1.0), title)
             titles.append(title)
             notes.append(note)
-            rows.append(pixels.reshape(-1))
-    for title, note, chances in zip(titles, notes, probabilities(model, np.stack(rows)), strict=True):
+            batch.append(pixels.reshape(shape))
+    for title, note, chances in zip(titles, notes, probabilities(model, np.stack(batch)), strict=True):
         digit = int(chances.argmax())
         print(f"{title}: {digit}  ({100 * chances[digit]:.1f} %)" + (f"  [{note}]" if note else ""))
         print("   " + "  ".join(f"{i}: {100 * chance:.1f} %" for i, chance in enumerate(chances)))
     return 0
 
 
-def probabilities(model: Any, rows: Any) -> Any:
-    """(N, classes) from images as rows (N, H · W)."""
+def probabilities(model: Any, images: Any) -> Any:
+    """(N, classes) from images in the form that the model takes."""
     model.eval()
     with bpnn.no_grad():
-        return bpnn.nn.functional.softmax(model(bpnn.from_numpy(rows)), 1).numpy()
+        return bpnn.nn.functional.softmax(model(bpnn.from_numpy(images)), 1).numpy()

@@ -15,10 +15,10 @@ from bpnn.utils._files import replacing
 from .run import Run
 
 
-def score(model: Any, digits: Digits) -> dict[str, Any]:
-    """Scores of `model` on the test set, ready for JSON."""
+def score(model: Any, digits: Digits, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Scores of `model`, which takes images of `shape`, on the test set, ready for JSON."""
     trainer = Trainer(model, None, None)
-    outputs = trainer.predict(bpnn.from_numpy(digits.pixels("test")), batch_size=1000)
+    outputs = trainer.predict(bpnn.from_numpy(digits.pixels("test").reshape(-1, *shape)), batch_size=1000)
     target = bpnn.from_numpy(digits.test_labels)
     matrix = ConfusionMatrix(10)
     matrix.update(outputs, target)
@@ -36,11 +36,11 @@ def score(model: Any, digits: Digits) -> dict[str, Any]:
     }
 
 
-def finish(run: Run, trainer: Trainer, digits: Digits, widths: str) -> None:
-    """Writes the model, the picture and the scores, and says so."""
+def finish(run: Run, trainer: Trainer, digits: Digits, title: str, shape: tuple[int, ...]) -> None:
+    """Writes the model, the picture and the scores, and says so. `title` names the model, `shape` is its form of an image."""
     best = next((callback for callback in trainer.callbacks if isinstance(callback, BestModel)), None)
     bpnn.save(trainer.model.state_dict(), run.weights)
-    test = score(trainer.model, digits)
+    test = score(trainer.model, digits, shape)
     history = trainer.history
     values: dict[str, Any] = {"test": test, "epochs": len(history), "steps": trainer.state.step}
     if best is not None:
@@ -51,8 +51,8 @@ def finish(run: Run, trainer: Trainer, digits: Digits, widths: str) -> None:
     values["samples_per_second"] = float(np.mean(history["samples_per_second"]))
     try:
         with replacing(run.folder / "curves.png") as path:
-            title = f"{digits.name} · {widths} · test accuracy {100 * test['accuracy']:.2f} %"
-            draw_curves(path, history, test["confusion_matrix"], title, best.best_epoch if best else None)
+            heading = f"{digits.name} · {title} · test accuracy {100 * test['accuracy']:.2f} %"
+            draw_curves(path, history, test["confusion_matrix"], heading, best.best_epoch if best else None)
     except ImportError:
         print("no curves.png: matplotlib is not installed (pip install 'bpnn[demo]')")
     run.write_json("metrics.json", values)

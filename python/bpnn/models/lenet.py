@@ -12,7 +12,7 @@ __all__ = ["LeNet5", "lenet5"]
 
 
 class LeNet5(nn.Module):
-    """(N, in_channels, 28, 28) to (N, num_classes): convolutions to 6 and 16 channels, each pooled, then 120, 84 and the classes."""
+    """(N, in_channels, 28, 28) to (N, num_classes): 6 and 16 channels, each pooled, then 120, 84 and the classes."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1) -> None:
         super().__init__()

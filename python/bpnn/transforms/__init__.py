@@ -11,10 +11,11 @@ from .convert import ConvertImageDtype, Grayscale, Normalize, ToTensor
 from .crop import CenterCrop, Pad, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
 from .erasing import RandomErasing
 from .geometry import RandomAffine, RandomRotation
+from .loader import TransformedLoader
 from .resize import RandomResizedCrop, Resize
 
 __all__ = [
     "CenterCrop", "ColorJitter", "Compose", "ConvertImageDtype", "Grayscale", "InterpolationMode", "Normalize", "Pad",
     "RandomAffine", "RandomApply", "RandomCrop", "RandomErasing", "RandomHorizontalFlip", "RandomResizedCrop", "RandomRotation",
-    "RandomVerticalFlip", "Resize", "ToTensor", "Transform", "functional",
+    "RandomVerticalFlip", "Resize", "ToTensor", "Transform", "TransformedLoader", "functional",
 ]
