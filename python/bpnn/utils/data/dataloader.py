@@ -20,7 +20,8 @@ class DataLoader(Generic[T_co]):
     dataset: with `__getitem__` and `__len__`, or an `IterableDataset`.
     batch_size: samples a batch; None gives the samples one by one.
     shuffle: a new random order each pass.
-    sampler: gives indices; batch_sampler: gives lists of indices. Either instead of `shuffle`.
+    sampler: gives indices; batch_sampler: gives lists of indices. Either instead of `shuffle`. A batch sampler with a method
+        `batches(seed, epoch)`, which gives all batches of a pass, is asked with the loader's seed.
     num_workers: processes that make batches; 0 makes them here. They are started by the fork server, or as new processes
         (`multiprocessing_context`: "forkserver" or "spawn"), so data set and functions must be picklable, and a script needs
         `if __name__ == "__main__":`. Each computes on one thread. Data sets of tensors are quickest without.
@@ -157,8 +158,9 @@ class DataLoader(Generic[T_co]):
     def __iter__(self) -> Iterator[Any]:
         if self._begun:
             self._epoch, self._position = self._epoch + 1, 0
-        if self._seed is None and (self.num_workers or _is_ordered(self.sampler)):
-            own = self.generator if self.generator is not None else getattr(self.sampler, "generator", None)
+        source = self.sampler if self._own_batches is None else self._own_batches
+        if self._seed is None and (self.num_workers or _is_ordered(source) or hasattr(source, "batches")):
+            own = self.generator if self.generator is not None else getattr(source, "generator", None)
             self._seed = draw_seed(own)
         self._begun = True
         self._token = token = object()
@@ -185,6 +187,8 @@ class DataLoader(Generic[T_co]):
             return self._slices(range(len(source.data_source)), start)
         if _is_ordered(source):
             return self._slices(source.order(seed, epoch), start)
+        if hasattr(source, "batches"):  # a sampler of batches whose order is a function of seed and pass
+            return itertools.islice(source.batches(seed, epoch), start, None)
         if hasattr(source, "set_epoch"):
             source.set_epoch(epoch)
         tasks = iter(source)  # type: ignore[arg-type]

@@ -36,10 +36,11 @@ def derived_seed(seed: int, epoch: int, purpose: int, number: int) -> int:
 
 def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     """The integers 0 to n - 1 in the order that `(seed, epoch)` stands for; int64 (n,)."""
-    return _shuffled(bits(seed, epoch), n)
+    return shuffled(bits(seed, epoch), n)
 
 
-def _shuffled(stream: np.random.Philox, n: int) -> np.ndarray:
+def shuffled(stream: np.random.Philox, n: int) -> np.ndarray:
+    """The integers 0 to n - 1 in the order that a stream of random bits gives them; int64 (n,)."""
     # Each index is put below random bits in one word and the words are sorted. They differ, so every sort gives the same
     # result; NumPy promises the same raw bits for ever, but not the same Generator.permutation.
     width = np.uint64(max(n - 1, 0).bit_length())
@@ -139,7 +140,7 @@ class RandomSampler(OrderedSampler):
         if self.replacement:
             return (_uniform(stream, count) * n).astype(np.int64)
         rounds = math.ceil(count / n) if n else 0
-        return np.concatenate([_shuffled(stream, n) for _ in range(rounds)] or [np.empty(0, np.int64)])[:count]
+        return np.concatenate([shuffled(stream, n) for _ in range(rounds)] or [np.empty(0, np.int64)])[:count]
 
     def __len__(self) -> int:
         return self.num_samples
