@@ -20,3 +20,6 @@ cdef Map RELU, LEAKY_RELU, GELU, GELU_TANH, SILU, SOFTPLUS, HARDTANH, ELU
 cdef ndarray map_forward(const Map *f, ndarray x, const double *p)
 # dx = dy f'(saved); any layout.
 cdef ndarray map_backward(const Map *f, ndarray dy, ndarray saved, const double *p)
+
+# The function of this name that a product may apply to its result ("relu" …), NULL for None; ValueError for any other.
+cdef const Map *epilogue_map(object activation) except? NULL

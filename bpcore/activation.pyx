@@ -13,7 +13,7 @@ from bpcore.memory cimport contiguous, empty_like
 from bpcore.operand cimport cast_tensor, is_real, map_to
 from bpcore.promotion cimport float_type
 from bpcore.simd cimport (
-    bp_kernels_f32, bp_kernels_f64, kernels, map_backward_f32, map_backward_f64, map_f32, map_f64,
+    bp_table_f32, bp_table_f64, kernels, map_backward_f32, map_backward_f64, map_f32, map_f64,
 )
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, wrap
 from bpcore.threads cimport parallel_for
@@ -112,8 +112,8 @@ cdef Map make(const char *name, map_f32 f32, map_f64 f64, map_backward_f32 backw
     return f
 
 
-cdef const bp_kernels_f32 *s = &kernels().f32
-cdef const bp_kernels_f64 *d = &kernels().f64
+cdef const bp_table_f32 *s = &kernels().f32
+cdef const bp_table_f64 *d = &kernels().f64
 
 EXP = make(b"Exp", s.exp, d.exp, NULL, NULL, True, 0.5)
 LOG = make(b"Log", s.log, d.log, NULL, NULL, False, 0.7)
@@ -145,6 +145,24 @@ cdef Map SOFTSIGN = make(b"Softsign", s.softsign, d.softsign, s.softsign_backwar
 cdef Map LOGSIGMOID = make(
     b"LogSigmoid", s.logsigmoid, d.logsigmoid, s.logsigmoid_backward, d.logsigmoid_backward, False, 1.0)
 cdef Map MISH = make(b"Mish", s.mish, d.mish, s.mish_backward, d.mish_backward, False, 1.0)
+
+
+cdef const Map *epilogue_map(object activation) except? NULL:
+    if activation is None:
+        return NULL
+    if activation == "relu":
+        return &RELU
+    if activation == "sigmoid":
+        return &SIGMOID
+    if activation == "tanh":
+        return &TANH
+    if activation == "gelu":
+        return &GELU
+    if activation == "gelu_tanh":
+        return &GELU_TANH
+    if activation == "silu":
+        return &SILU
+    raise ValueError(f"activation: expected relu, sigmoid, tanh, gelu, gelu_tanh, silu or None, got {activation!r}")
 
 
 # --- tensors --------------------------------------------------------------------------------------------------------------

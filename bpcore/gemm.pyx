@@ -75,10 +75,10 @@ cdef void plan(Job *job) noexcept nogil:
     """Choose how the product is computed, from its shape and strides alone."""
     cdef bp_gemm *g = &job.g
     cdef bint f32 = job.itemsize == 4
-    cdef Py_ssize_t nr = kernels().f32.gemm_nr if f32 else kernels().f64.gemm_nr
+    cdef Py_ssize_t nr = kernels().f32.gemm_nr() if f32 else kernels().f64.gemm_nr()
     cdef double lanes = min(64, nr * job.itemsize) / job.itemsize, straight, turned, cycles
     cdef int path, other, dots
-    job.mr = kernels().f32.gemm_mr if f32 else kernels().f64.gemm_mr
+    job.mr = kernels().f32.gemm_mr() if f32 else kernels().f64.gemm_mr()
     dots = <int> job.mr // 2
     job.nr = nr
     job.blas = use_blas == ALWAYS or use_blas == LARGE and min(g.m, g.n) >= 16 and <double> g.m * g.n * g.k > 1e5
@@ -271,7 +271,7 @@ cdef int gemm_batched_checked(
 
 
 cdef Py_ssize_t gemm_packed_size(Py_ssize_t n, Py_ssize_t k, size_t itemsize) noexcept nogil:
-    return up(n, kernels().f32.gemm_nr if itemsize == 4 else kernels().f64.gemm_nr) * k
+    return up(n, kernels().f32.gemm_nr() if itemsize == 4 else kernels().f64.gemm_nr()) * k
 
 
 cdef struct Packing:
@@ -292,7 +292,7 @@ cdef void pack_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
 
 
 cdef void pack(Packing *p) noexcept nogil:
-    p.nr = kernels().f32.gemm_nr if p.itemsize == 4 else kernels().f64.gemm_nr
+    p.nr = kernels().f32.gemm_nr() if p.itemsize == 4 else kernels().f64.gemm_nr()
     if p.n > 0 and p.k > 0:
         parallel_for(pack_range, p, up(p.n, p.nr) // p.nr, 0.2 * p.nr * p.k)
 

@@ -7,7 +7,7 @@ cimport cython
 cimport numpy as np
 from numpy cimport ndarray, npy_intp
 
-from bpcore.activation cimport GELU, GELU_TANH, RELU, SIGMOID, SILU, TANH, Map, map_backward
+from bpcore.activation cimport Map, epilogue_map, map_backward
 from bpcore.gemm cimport product
 from bpcore.memory cimport contiguous, empty
 from bpcore.simd cimport kernels
@@ -23,14 +23,6 @@ np.import_array()
 
 
 # --- activations ----------------------------------------------------------------------------------------------------------
-
-cdef enum:
-    N_ACTIVATIONS = 6
-
-ACTIVATIONS = {"relu": 0, "sigmoid": 1, "tanh": 2, "gelu": 3, "gelu_tanh": 4, "silu": 5}
-cdef const Map *activations[N_ACTIVATIONS]
-activations[:] = [&RELU, &SIGMOID, &TANH, &GELU, &GELU_TANH, &SILU]
-
 
 cdef struct Panel:
     char *y
@@ -156,18 +148,13 @@ def linear(input, weight, bias=None, activation=None):
     """
     cdef Tensor x = as_tensor(input, "input"), w = as_tensor(weight, "weight")
     cdef Tensor b = None if bias is None else as_tensor(bias, "bias")
-    cdef const Map *f = NULL
+    cdef const Map *f = epilogue_map(activation)
     cdef bint taped
     cdef ndarray rows, wide, z, y
     cdef npy_intp dims[2]
     cdef Panel panel
     cdef LinearNode node
     cdef Tensor out
-    if activation is not None:
-        code = ACTIVATIONS.get(activation)
-        if code is None:
-            raise ValueError(f"activation: expected one of {list(ACTIVATIONS)} or None, got {activation!r}")
-        f = activations[<int> code]
     if np.PyArray_NDIM(w.array) == 1:
         return linear(input, weight.unsqueeze(0), None if b is None else bias.reshape(1), activation).squeeze(-1)
     check(x, w, b)

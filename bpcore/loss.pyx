@@ -14,7 +14,7 @@ from bpcore.arithmetic cimport binary
 from bpcore.memory cimport contiguous, empty, empty_like
 from bpcore.operand cimport cast_tensor, is_real, matched, same_shape, shape_of
 from bpcore.simd cimport (
-    bp_kernels_f32, bp_kernels_f64, kernels, loss_f32, loss_f64, loss_slope_f32, loss_slope_f64, loss_sum_f32, loss_sum_f64,
+    bp_table_f32, bp_table_f64, kernels, loss_f32, loss_f64, loss_slope_f32, loss_slope_f64, loss_sum_f32, loss_sum_f64,
 )
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records2, wrap
 from bpcore.threads cimport parallel_for
@@ -159,8 +159,8 @@ cdef double total_of(Job *job, int typenum) except? -1:
 
 # --- the losses -----------------------------------------------------------------------------------------------------------
 
-cdef const bp_kernels_f32 *s = &kernels().f32
-cdef const bp_kernels_f64 *d = &kernels().f64
+cdef const bp_table_f32 *s = &kernels().f32
+cdef const bp_table_f64 *d = &kernels().f64
 
 cdef Loss MSE = Loss(s.mse, s.mse_sum, s.mse_dx, NULL, d.mse, d.mse_sum, d.mse_dx, NULL, 0.3)
 cdef Loss L1 = Loss(s.l1, s.l1_sum, s.l1_dx, NULL, d.l1, d.l1_sum, d.l1_dx, NULL, 0.3)

@@ -59,7 +59,7 @@ cdef extern from "kernels/table.h":
         void *ctx
         int path, transposed
 
-    ctypedef struct bp_kernels_f32:
+    ctypedef struct bp_table_f32:
         map_f32 exp, log, log1p, erf, relu, leaky_relu, hardtanh, hardsigmoid, threshold, hardshrink, softshrink
         map_f32 sigmoid
         map_f32 tanh, elu, elu_input, softplus, logsigmoid, softsign, hardswish, silu, gelu, gelu_tanh, mish
@@ -101,9 +101,10 @@ cdef extern from "kernels/table.h":
         void (*gemm)(const bp_gemm *g, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil
         void (*gemm_pack)(float *out, const float *b, Py_ssize_t rsb, Py_ssize_t csb, Py_ssize_t n, Py_ssize_t k,
                           Py_ssize_t j0, Py_ssize_t j1) noexcept nogil
-        int gemm_mr, gemm_nr
+        int (*gemm_mr)() noexcept nogil
+        int (*gemm_nr)() noexcept nogil
 
-    ctypedef struct bp_kernels_f64:
+    ctypedef struct bp_table_f64:
         map_f64 exp, log, log1p, erf, relu, leaky_relu, hardtanh, hardsigmoid, threshold, hardshrink, softshrink
         map_f64 sigmoid
         map_f64 tanh, elu, elu_input, softplus, logsigmoid, softsign, hardswish, silu, gelu, gelu_tanh, mish
@@ -145,11 +146,12 @@ cdef extern from "kernels/table.h":
         void (*gemm)(const bp_gemm *g, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil
         void (*gemm_pack)(double *out, const double *b, Py_ssize_t rsb, Py_ssize_t csb, Py_ssize_t n, Py_ssize_t k,
                           Py_ssize_t j0, Py_ssize_t j1) noexcept nogil
-        int gemm_mr, gemm_nr
+        int (*gemm_mr)() noexcept nogil
+        int (*gemm_nr)() noexcept nogil
 
     ctypedef struct bp_table:
         const char *name
-        bp_kernels_f32 f32
-        bp_kernels_f64 f64
+        bp_table_f32 f32
+        bp_table_f64 f64
 
 cdef const bp_table *kernels() noexcept nogil

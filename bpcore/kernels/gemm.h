@@ -4,19 +4,10 @@
  * BP_NC, k by at most BP_KC, rows by BP_MC; packed pieces of b and a stay in the caches while tiles pass over them.
  * k is cut by its length alone, so that a panel computes the same bits as the whole.
  */
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(BP_NO_VECTORS)
-#define BP_VECTORS 1
-#if defined(__clang__) || __GNUC__ >= 12
-#define BP_SHUFFLE4(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
-#define BP_SHUFFLE2(x, y, a, b) __builtin_shufflevector(x, y, a, b)
-#else
-#define BP_SHUFFLE4(x, y, a, b, c, d) __builtin_shuffle(x, y, (int __attribute__((vector_size(16)))){a, b, c, d})
-#define BP_SHUFFLE2(x, y, a, b) __builtin_shuffle(x, y, (long long __attribute__((vector_size(16)))){a, b})
-#endif
-#endif
-
 #include "gemm_scratch.h"
+#include "vectors.h"
 #include "gemm_tile.h"
+#include "pack_panel.h"
 #include "gemm_pack.h"
 #include "gemm_skinny.h"
 
@@ -156,22 +147,14 @@ static void BP_NAME(gemm_pack)(BP_REAL *out, const BP_REAL *b, bp_size rsb, bp_s
     }
 }
 
-enum { BP_NAME(gemm_mr) = BP_MR, BP_NAME(gemm_nr) = (int)BP_NR };
+static int BP_NAME(gemm_mr)(void) { return BP_MR; }
+static int BP_NAME(gemm_nr)(void) { return (int)BP_NR; }
 
-#undef vec
-#undef vecu
 #undef half
-#undef quad
-#undef quadu
 #undef bits
-#undef BP_VL
-#undef BP_NR
-#undef BP_MR
 #undef BP_TILE_OUT
 #undef BP_TILES
 #undef BP_FOUR
-#undef BP_Q
-#undef BP_PANEL
 #undef BP_DOT_N
 #undef BP_DOT_CASE
 #undef BP_AXPY_BYTES
@@ -181,3 +164,4 @@ enum { BP_NAME(gemm_mr) = BP_MR, BP_NAME(gemm_nr) = (int)BP_NR };
 #undef BP_STACK
 #undef BP_PACK_A
 #undef BP_PACK_B
+#include "vectors_end.h"

@@ -3,17 +3,6 @@
  * Every element is one chain of multiply-adds in the order of k, whatever the shape of the tile: so results do not depend on
  * how a product is cut into tiles or panels. A tile has 1..BP_MR rows and one or two vectors of columns.
  */
-#define BP_VL ((bp_size)(BP_WIDTH / sizeof(BP_REAL)))
-#define BP_NR (2 * BP_VL)
-#if BP_WIDTH == 64 || defined(__aarch64__)
-#define BP_MR 12 /* 32 vector registers */
-#else
-#define BP_MR 6 /* 16 vector registers */
-#endif
-
-#define BP_Q ((bp_size)(16 / sizeof(BP_REAL)))
-#define vec BP_NAME(vec)
-#define vecu BP_NAME(vecu)
 #define BP_TILE_OUT BP_NAME(tile_out)
 
 /* Where a finished tile goes: c = alpha acc + beta c + bias, of which n columns exist. */
@@ -31,29 +20,6 @@ BP_INLINE BP_REAL BP_NAME(finish)(BP_REAL acc, const BP_REAL *c, BP_REAL alpha, 
 }
 
 #ifdef BP_VECTORS
-#define quad BP_NAME(quad)
-#define quadu BP_NAME(quadu)
-typedef BP_REAL quad __attribute__((vector_size(16)));
-typedef BP_REAL quadu __attribute__((vector_size(16), aligned(sizeof(BP_REAL)), may_alias));
-
-/* out[j][i] = in[i][j] for one square block of 16 bytes a side. */
-BP_INLINE void BP_NAME(transpose_block)(BP_REAL *out, bp_size ldo, const BP_REAL *in, bp_size ldi) {
-#if BP_F32
-    const quad a = *(const quadu *)in, b = *(const quadu *)(in + ldi);
-    const quad c = *(const quadu *)(in + 2 * ldi), d = *(const quadu *)(in + 3 * ldi);
-    const quad ab0 = BP_SHUFFLE4(a, b, 0, 4, 1, 5), ab1 = BP_SHUFFLE4(a, b, 2, 6, 3, 7);
-    const quad cd0 = BP_SHUFFLE4(c, d, 0, 4, 1, 5), cd1 = BP_SHUFFLE4(c, d, 2, 6, 3, 7);
-    *(quadu *)out = BP_SHUFFLE4(ab0, cd0, 0, 1, 4, 5);
-    *(quadu *)(out + ldo) = BP_SHUFFLE4(ab0, cd0, 2, 3, 6, 7);
-    *(quadu *)(out + 2 * ldo) = BP_SHUFFLE4(ab1, cd1, 0, 1, 4, 5);
-    *(quadu *)(out + 3 * ldo) = BP_SHUFFLE4(ab1, cd1, 2, 3, 6, 7);
-#else
-    const quad a = *(const quadu *)in, b = *(const quadu *)(in + ldi);
-    *(quadu *)out = BP_SHUFFLE2(a, b, 0, 2);
-    *(quadu *)(out + ldo) = BP_SHUFFLE2(a, b, 1, 3);
-#endif
-}
-
 #if BP_MR == 12
 /* A tile of a product that was turned round: its columns are rows of c. Four (two) of each at a time; returns the number of
  * columns done, for all of the rows up to a multiple of BP_Q. */
@@ -105,15 +71,6 @@ static void BP_NAME(tile_edge)(const BP_REAL *acc, bp_size ld, bp_size m, const 
 }
 
 #ifdef BP_VECTORS
-typedef BP_REAL vec __attribute__((vector_size(BP_WIDTH)));
-typedef BP_REAL vecu __attribute__((vector_size(BP_WIDTH), aligned(sizeof(BP_REAL)), may_alias));
-
-#ifdef __clang__
-#define BP_UNROLL BP_PRAGMA(unroll)
-#else
-#define BP_UNROLL BP_PRAGMA(GCC unroll 16)
-#endif
-
 /* m, nv, rsa and csa are constants where they can be: one copy of the body for each of them. */
 BP_INLINE void BP_NAME(tile)(const int m, const int nv, bp_size k, const BP_REAL *a, const bp_size rsa, const bp_size csa,
                              const BP_REAL *b, bp_size ldb, const BP_TILE_OUT *out) {

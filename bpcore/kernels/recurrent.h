@@ -24,7 +24,7 @@
             BP_ROW(const BP_REAL, h, gates, s->ld_gates);                                   \
             BP_ROW(const BP_REAL, dout, dout, s->ld_dout);                                  \
             BP_ROW(const BP_REAL, dh, dh, s->units);                                        \
-            BP_ROW(BP_REAL, dz, dz, s->units);                                              \
+            BP_ROW(BP_REAL, dz, dz, s->ld_dz);                                              \
             BP_SIMD for (bp_size j = 0; j < s->units; j++) {                                \
                 const BP_REAL y = h[j], dy = dh[j] + dout[j];                               \
                 dz[j] = (slope);                                                            \
@@ -69,7 +69,7 @@ static void BP_NAME(lstm_backward)(const bp_cell *s) {
         BP_ROW(const BP_REAL, dout, dout, s->ld_dout);
         BP_ROW(const BP_REAL, dh, dh, n);
         BP_ROW(BP_REAL, dc, dc, n);
-        BP_ROW(BP_REAL, dz, dz, 4 * n);
+        BP_ROW(BP_REAL, dz, dz, s->ld_dz);
         BP_SIMD for (bp_size j = 0; j < n; j++) {
             const BP_REAL i = gates[j], f = gates[n + j], g = gates[2 * n + j], o = gates[3 * n + j], old = before[j];
             const BP_REAL t = BP_NAME(v_tanh)(f * old + i * g), dy = dh[j] + dout[j];
@@ -111,7 +111,7 @@ static void BP_NAME(gru_backward)(const bp_cell *s) {
         BP_ROW(const BP_REAL, before, before, n);
         BP_ROW(const BP_REAL, dout, dout, s->ld_dout);
         BP_ROW(BP_REAL, dh, dh, n);
-        BP_ROW(BP_REAL, dz, dz, 4 * n);
+        BP_ROW(BP_REAL, dz, dz, s->ld_dz);
         BP_SIMD for (bp_size j = 0; j < n; j++) {
             const BP_REAL r = gates[j], z = gates[n + j], new = gates[2 * n + j], m = gates[3 * n + j];
             const BP_REAL dy = dh[j] + dout[j], dn = dy * (1 - z) * (1 - new * new);

@@ -25,7 +25,8 @@ typedef struct {
     void *out;        /* h once more, for the caller */
     bp_size ld_out;
     bp_size rows, units;
-    void *dz;         /* backward: rows by the columns of gates */
+    void *dz;         /* backward: rows by ld_dz */
+    bp_size ld_dz;
     void *dh, *dc;    /* backward: rows by H, in: the gradient of this step's state; out: of the one before, but for the part
                        * that goes through U */
     const void *dout; /* backward: the gradient of out */

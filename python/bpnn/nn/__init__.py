@@ -5,6 +5,7 @@ from bpnn.nn.modules.activation import (
     Sigmoid, SiLU, Softmax, Softmin, Softplus, Softshrink, Softsign, Tanh, Threshold,
 )
 from bpnn.nn.modules.container import ModuleDict, ModuleList, ParameterList, Sequential
+from bpnn.nn.modules.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from bpnn.nn.modules.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from bpnn.nn.modules.flatten import Flatten, Unflatten
 from bpnn.nn.modules.linear import Bilinear, Identity, Linear
@@ -16,7 +17,7 @@ from bpnn.nn.modules.sparse import Embedding, EmbeddingBag
 from bpnn.nn.parameter import Parameter
 
 __all__ = [
-    "AlphaDropout", "BCELoss", "BCEWithLogitsLoss", "Bilinear", "CELU", "CrossEntropyLoss", "Dropout", "Dropout1d",
+    "AlphaDropout", "BCELoss", "BCEWithLogitsLoss", "Bilinear", "CELU", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "CrossEntropyLoss", "Dropout", "Dropout1d",
     "Dropout2d", "Dropout3d", "ELU",
     "Embedding", "EmbeddingBag", "FeatureAlphaDropout", "Flatten", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish",
     "Hardtanh", "HuberLoss", "Identity", "KLDivLoss", "L1Loss", "LeakyReLU", "Linear", "LogSigmoid", "LogSoftmax",
