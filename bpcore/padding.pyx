@@ -122,8 +122,8 @@ def pad(input, pad, mode="constant", value=None):
     """`input` with a border; any shape for mode "constant", whose border is `value` (0), else (N, C, *) or (C, *).
 
     "reflect" mirrors without repeating the edge (`pad` is less than the size), "replicate" repeats the edge, "circular" goes on
-    at the other side. Raises `RuntimeError` where the border does not fit, `ValueError` for another mode or a `value` that it has no
-    use for.
+    at the other side. Raises `RuntimeError` where the border does not fit, `ValueError` for another mode or a `value` that it has
+    no use for.
     """
     cdef Tensor x = as_tensor(input, "input"), out
     cdef tuple shape = shape_of(x.array)
