@@ -1,4 +1,4 @@
-"""The command `bpnn`. Each task of `bpnn train` is one module with `add_options(parser)`, `train(options)` and `resume(run)`.
+"""The command `bpnn`. Each task of `bpnn train` is one module (see `tasks`).
 
     bpnn train digits [options]      bpnn evaluate RUN      bpnn predict RUN image.png …
     bpnn train --resume RUN          bpnn versions          bpnn --version
@@ -10,12 +10,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from . import digits, evaluate, predict
+from . import evaluate, predict
 from .arguments import Parser
 from .errors import CliError, report
 from .run import Run
-
-TASKS: dict[str, Any] = {"digits": digits}
+from .tasks import TASKS, task_of
 
 
 def parser() -> Parser:
@@ -49,10 +48,7 @@ def _train(options: Any) -> int:
         raise CliError(f"--resume takes the task and its options from {options.resume}; leave {options.task!r} out")
     if options.resume is not None:
         run = Run.open(options.resume)
-        task = run.config.get("task")
-        if task not in TASKS:
-            raise CliError(f"{run.folder}: a run of task {task!r}, which this bpnn does not know")
-        return int(TASKS[task].resume(run))
+        return int(task_of(run).resume(run))
     if options.task is None:
         raise CliError(f"nothing to train: name a task ({', '.join(TASKS)}) or give --resume RUN")
     return int(TASKS[options.task].train(options))

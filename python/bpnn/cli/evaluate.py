@@ -6,9 +6,8 @@ import argparse
 import bpnn
 
 from .arguments import ranged
-from .digits import fetch_again, make_model, sample_shape
-from .scores import score, table
 from .run import Run
+from .tasks import task_of
 
 NAME = "evaluate"
 HELP = "score a run's model on the test set"
@@ -25,7 +24,5 @@ def run(options: argparse.Namespace) -> int:
     folder = Run.open(options.folder)
     if options.threads is not None:
         bpnn.set_num_threads(options.threads)
-    model = make_model(folder)
-    folder.load_weights(model)
-    print(table(score(model, fetch_again(folder, options.data), sample_shape(folder))))
+    print(task_of(folder).evaluate(folder, options.data))
     return 0

@@ -1,6 +1,7 @@
 """Pictures of digits from files, made to look like the training images."""
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,22 @@ def _weights(source: int, target: int) -> Array:
     distance = np.abs(np.arange(source) + 0.5 - center) / max(ratio, 1.0)
     weights = np.maximum(1 - distance, 0)
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def expand(names: list[str]) -> list[Path]:
+    """Files for names of files, folders and patterns, in order."""
+    paths: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+            if not found:
+                raise CliError(f"{path}: the folder holds no images ({', '.join(sorted(SUFFIXES))})")
+        elif path.exists() or not glob.has_magic(name):
+            found = [path]
+        else:
+            found = sorted(map(Path, glob.glob(name, recursive=True)))
+            if not found:
+                raise CliError(f"{name}: no file matches")
+        paths += found
+    return paths
