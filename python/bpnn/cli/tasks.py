@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import digits
+from . import digits, sentiment
 from .errors import CliError
 from .run import Run
 
-TASKS: dict[str, Any] = {"digits": digits}
+TASKS: dict[str, Any] = {"digits": digits, "sentiment": sentiment}
 
 
 def task_of(run: Run) -> Any:
