@@ -31,6 +31,7 @@ np.import_array()
 cdef enum:
     PART = 1024                 # rows that backward takes in one go: enough for its products, few enough to stay in the cache
     CACHED = 1 << 20            # bytes of gates that forward takes in one go where they are not kept
+    PAD = 16                    # numbers behind each row of dz: whole pages from row to row would share few places in the cache
     PER_DIRECTION = 5           # parameters
 
 
@@ -142,13 +143,14 @@ cdef class Layer:
         cdef Steps s
         cdef Py_ssize_t *plan = <Py_ssize_t *> np.PyArray_DATA(self.plan)
         s.kind, s.itemsize, s.reverse = self.kind, self.itemsize, d == 1
-        s.T, s.B, s.H, s.P, s.W = self.T, self.B, self.H, self.P, self.W
+        s.T, s.B, s.K, s.H, s.P, s.W = self.T, self.B, self.K, self.H, self.P, self.W
         s.sizes, s.starts = plan, plan + self.T
         s.weights = s.projection = s.gates = s.h = s.c = s.cells = s.hidden = s.out = NULL
-        s.bias = s.h0 = s.dout = s.zeros = NULL
-        s.dz = s.previous = s.dh = s.dc = s.dhidden = s.dprojected = NULL
+        s.bias = s.h0 = s.dout = s.zeros = s.x = NULL
+        s.dz = s.inputs = s.dh = s.dc = s.dhidden = s.dprojected = NULL
         s.ld_gates = s.W
         s.ld_out = self.D * self.P
+        s.ld_dz = s.W + PAD
         s.first_row = 0
         s.keep_cells = True
         return s
@@ -232,6 +234,7 @@ cdef tuple forward(Layer layer, bint keep):
         s[d].weights, s[d].bias = data(weights), data(bias)
         s[d].h = data(h) + d * layer.B * layer.P * itemsize
         s[d].out = data(out) + d * layer.P * itemsize
+        s[d].h0 = NULL if layer.h0 is None else s[d].h      # only looked at for whether it is there
         if layer.kind == RNN_TANH or layer.kind == RNN_RELU:
             gates = out[:, d * layer.H:(d + 1) * layer.H]
             s[d].ld_gates = s[d].ld_out
@@ -269,25 +272,29 @@ cdef tuple forward(Layer layer, bint keep):
 
 cdef class Gradients:
     """Where the gradients of one direction's parameters are summed up, part after part."""
-    cdef ndarray dw, du, db, dprojection
+    cdef ndarray weights                # (rows of W, K + P): dW and dU side by side, as one product gives them
+    cdef ndarray db, dprojection
+    cdef bint w, u                      # which are wanted
     cdef bint started
 
-    cdef void add(self, Layer layer, ndarray x, ndarray dz, ndarray previous, ndarray hidden, ndarray dprojected) except *:
+    cdef void add(self, Layer layer, ndarray inputs, ndarray dz, ndarray hidden, ndarray dprojected) except *:
         """Those of some rows."""
-        cdef Py_ssize_t two = 2 * layer.H, columns = gates_of(layer.kind) * layer.H
+        cdef Py_ssize_t two = 2 * layer.H, K = layer.K, first = 0 if self.w else K, last = K + (layer.P if self.u else 0)
         cdef int itemsize = layer.itemsize
         cdef bint add = self.started
         cdef ndarray turned = np.PyArray_Transpose(dz, NULL)
-        if self.dw is not None:
-            product(self.dw, turned[:columns], x, 1, add)
-        if self.du is not None and layer.kind == GRU:
-            product(self.du[:two], turned[:two], previous, 1, add)
-            product(self.du[two:], turned[3 * layer.H:], previous, 1, add)
-        elif self.du is not None:
-            product(self.du, turned, previous, 1, add)
+        if self.weights is not None and layer.kind != GRU:
+            product(self.weights[:, first:last], turned, inputs[:, first:last], 1, add)
+        elif self.weights is not None:
+            product(self.weights[:two, first:last], turned[:two], inputs[:, first:last], 1, add)
+            if self.w:
+                product(self.weights[two:, :K], turned[two:3 * layer.H], inputs[:, :K], 1, add)
+            if self.u:
+                product(self.weights[two:, K:], turned[3 * layer.H:], inputs[:, K:], 1, add)
         if self.db is not None:
             with nogil:
-                sum_columns(np.PyArray_DATA(self.db), np.PyArray_DATA(dz), np.PyArray_DIM(dz, 0), layer.W, itemsize, add)
+                sum_columns(np.PyArray_DATA(self.db), np.PyArray_DATA(dz), np.PyArray_DIM(dz, 0), layer.W, layer.W + PAD,
+                            itemsize, add)
         if self.dprojection is not None:
             product(self.dprojection, np.PyArray_Transpose(dprojected, NULL), hidden, 1, add)
         self.started = True
@@ -318,7 +325,7 @@ cdef class RecurrentNode(Node):
     cdef object backward(self, object grads):
         cdef Layer layer = self.layer
         cdef int d, at, itemsize = layer.itemsize
-        cdef Py_ssize_t first, last, r0, r1, rows, steps, columns = gates_of(layer.kind) * layer.H
+        cdef Py_ssize_t first, last, r0, r1, rows, steps, parts, columns = gates_of(layer.kind) * layer.H
         cdef ndarray dout = None, dh, dc = None, dx = None, x, out, h0, zero, part
         cdef Gradients sums
         cdef Steps[2] s
@@ -329,7 +336,8 @@ cdef class RecurrentNode(Node):
         dh = copy_of(grads[1], (layer.D, layer.B, layer.P), layer.typenum)
         if layer.kind == LSTM:
             dc = copy_of(grads[2], (layer.D, layer.B, layer.H), layer.typenum)
-        steps = max(1, min(layer.calm(3), PART * layer.T // max(1, layer.N)))
+        parts = max(1, (layer.N + PART // 2) // PART)
+        steps = min(layer.calm(3), (layer.T + parts - 1) // parts)
         rows = min(layer.N, steps * layer.B)
         zero = copy_of(None, (layer.H,), layer.typenum)
         if self.needs(0):
@@ -342,7 +350,7 @@ cdef class RecurrentNode(Node):
                 s[d].ld_gates = s[d].ld_out
             s[d].cells, s[d].hidden = data(cells), data(hidden)
             s[d].out = data(out) + d * layer.P * itemsize
-            s[d].zeros = data(zero)
+            s[d].zeros, s[d].needs_state = data(zero), self.needs(1)
             if h0 is not None:
                 s[d].h0 = data(h0) + d * layer.B * layer.P * itemsize
             if dout is not None:
@@ -350,9 +358,9 @@ cdef class RecurrentNode(Node):
             s[d].dh = data(dh) + d * layer.B * layer.P * itemsize
             if dc is not None:
                 s[d].dc = data(dc) + d * layer.B * layer.H * itemsize
-            work = [raw(packed_size(&s[d], True)), new((rows, layer.W), layer.typenum), new((rows, layer.P), layer.typenum),
+            work = [raw(packed_size(&s[d], True)), new((rows, layer.W + PAD), layer.typenum), new((rows, layer.K + layer.P), layer.typenum),
                     None, None, None]
-            s[d].weights, s[d].dz, s[d].previous = data(work[0]), data(work[1]), data(work[2])
+            s[d].weights, s[d].dz, s[d].inputs = data(work[0]), data(work[1]), data(work[2])
             if layer.projected:
                 work[3:] = [raw(projection_size(&s[d], True)), new((rows, layer.P), layer.typenum),
                             new((layer.B, layer.H), layer.typenum)]
@@ -362,10 +370,10 @@ cdef class RecurrentNode(Node):
             arrays.append(work)
             sums = Gradients.__new__(Gradients)
             at = 3 + PER_DIRECTION * d
-            if self.needs(at):
-                sums.dw = new((columns, layer.K), layer.typenum)
-            if self.needs(at + 1):
-                sums.du = new((columns, layer.P), layer.typenum)
+            sums.w, sums.u = self.needs(at), self.needs(at + 1)
+            s[d].x = data(x) if sums.w else NULL
+            if sums.w or sums.u:
+                sums.weights = new((columns, layer.K + layer.P), layer.typenum)
             if self.needs(at + 2) or self.needs(at + 3):
                 sums.db = new((layer.W,), layer.typenum)
             if self.needs(at + 4):
@@ -381,9 +389,9 @@ cdef class RecurrentNode(Node):
             for d in range(layer.D):
                 r0, r1 = s[d].starts[layer.T - last if d else first], s[d].starts[layer.T - first if d else last]
                 work, hidden = arrays[d], kept[d][5]
-                part = work[1][:r1 - r0]
+                part = work[1][:r1 - r0, :layer.W]
                 (<Gradients> totals[d]).add(
-                    layer, None if x is None else x[r0:r1], part, work[2][:r1 - r0], None if hidden is None else hidden[r0:r1],
+                    layer, work[2][:r1 - r0], part, None if hidden is None else hidden[r0:r1],
                     None if hidden is None else work[4][:r1 - r0])
                 if dx is not None:
                     product(dx[r0:r1], part[:, :columns], kept[d][0], 1, layer.D == 2)
@@ -392,7 +400,8 @@ cdef class RecurrentNode(Node):
         result = [None if dx is None else dx.reshape(layer.shape), dh if self.needs(1) else None, dc if self.needs(2) else None]
         for d in range(layer.D):
             sums, at = totals[d], 3 + PER_DIRECTION * d
-            result += [sums.dw, sums.du, sums.bias(layer, True) if self.needs(at + 2) else None,
+            result += [sums.weights[:, :layer.K] if sums.w else None, sums.weights[:, layer.K:] if sums.u else None,
+                       sums.bias(layer, True) if self.needs(at + 2) else None,
                        sums.bias(layer, False) if self.needs(at + 3) else None, sums.dprojection]
         return tuple(result)
 

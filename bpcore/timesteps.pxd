@@ -23,11 +23,15 @@ cdef struct Steps:
     char *hidden                # rows by H (projection): h before the projection
     char *out                   # rows by ld_out, from row 0 on
     Py_ssize_t ld_out
-    const char *h0              # B by P, or NULL for zeros; backward from here on
+    const char *h0              # B by P, or NULL for zeros
+    bint needs_state            # backward, from here on: whether the gradient of h0 is wanted
     const char *dout            # rows by ld_out, or NULL
     const char *zeros           # H of them
-    char *dz                    # rows by W
-    char *previous              # rows by P: h before each step, for the product that gives dU
+    char *dz                    # rows by ld_dz
+    Py_ssize_t ld_dz
+    const char *x               # rows by K, from row 0 on, or NULL
+    Py_ssize_t K
+    char *inputs                # rows by K + P: x and the state before each step, for the product that gives dW and dU
     char *dh                    # B by P
     char *dc                    # B by H
     char *dhidden               # B by H (projection)
@@ -39,4 +43,5 @@ cdef Py_ssize_t projection_size(const Steps *s, bint backward) noexcept nogil
 cdef void pack_projection(Steps *s, const void *w, bint backward) noexcept nogil
 cdef double step_cost(const Steps *s) noexcept nogil
 cdef void sweep(const Steps *directions, int count, Py_ssize_t first, Py_ssize_t last, bint backward) noexcept nogil
-cdef void sum_columns(void *total, const void *x, Py_ssize_t rows, Py_ssize_t cols, int itemsize, bint add) noexcept nogil
+cdef void sum_columns(void *total, const void *x, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t ld, int itemsize,
+                      bint add) noexcept nogil

@@ -24,9 +24,11 @@ cdef extern from "kernels/recurrent_table.h":
         void *h
         void *c
         void *before
+        Py_ssize_t ld_before
         void *out
         Py_ssize_t ld_out, rows, units
         void *dz
+        Py_ssize_t ld_dz
         void *dh
         void *dc
         const void *dout
@@ -140,6 +142,7 @@ cdef void forward_steps(const Steps *s, Py_ssize_t first, Py_ssize_t last, Py_ss
     cdef bp_cell cell
     cell.bias = s.bias
     cell.ld_gates = s.ld_gates
+    cell.ld_before = s.H
     cell.units = s.H
     cell.c = s.c + b0 * s.H * size
     for i in range(first, last):
@@ -150,8 +153,9 @@ cdef void forward_steps(const Steps *s, Py_ssize_t first, Py_ssize_t last, Py_ss
         row = s.starts[t] + b0
         gates = s.gates + (row - s.first_row) * s.ld_gates * size
         out = s.out + row * s.ld_out * size
-        multiply(size, gates, s.ld_gates, h, s.P, s.weights, m, joint(s), s.P, 1)
-        if s.kind == GRU:
+        if i > 0 or s.h0 is not NULL:
+            multiply(size, gates, s.ld_gates, h, s.P, s.weights, m, joint(s), s.P, 1)
+        if s.kind == GRU:                   # a first state of zeros changes nothing but what the product would have written
             multiply(size, gates + 3 * s.H * size, s.ld_gates, h, s.P, s.weights + part, m, s.H, s.P, 0)
         cell.rows = m
         cell.gates = gates
@@ -170,18 +174,20 @@ cdef void forward_steps(const Steps *s, Py_ssize_t first, Py_ssize_t last, Py_ss
                 memcpy(out + q * s.ld_out * size, h + q * s.P * size, s.P * size)
 
 
-cdef void gather_previous(const Steps *s, Py_ssize_t i, Py_ssize_t t, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
-    """The state before step i, for `m` sequences from `b0` on, into `previous`: the last step's output, or the first state."""
+cdef void gather_inputs(const Steps *s, Py_ssize_t i, Py_ssize_t t, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+    """What went into step i, for `m` sequences from `b0` on: x, and the last step's output or the first state."""
     cdef Py_ssize_t q, before = t + 1 if s.reverse else t - 1, size = s.itemsize, have = 0 if i == 0 else s.sizes[before]
-    cdef char *to = s.previous + (s.starts[t] + b0 - s.first_row) * s.P * size
+    cdef char *to = s.inputs + ((s.starts[t] + b0 - s.first_row) * (s.K + s.P) + s.K) * size
     for q in range(b0, b0 + m):
+        if s.x is not NULL:
+            memcpy(to - s.K * size, s.x + (s.starts[t] + q) * s.K * size, s.K * size)
         if q < have:
             memcpy(to, s.out + (s.starts[before] + q) * s.ld_out * size, s.P * size)
         elif s.h0 is not NULL:
             memcpy(to, s.h0 + q * s.P * size, s.P * size)
         else:
             memset(to, 0, s.P * size)
-        to += s.P * size
+        to += (s.K + s.P) * size
 
 
 cdef inline void add_rows(char *to, const char *x, const char *y, Py_ssize_t n, int itemsize) noexcept nogil:
@@ -203,6 +209,8 @@ cdef void backward_steps(const Steps *s, Py_ssize_t first, Py_ssize_t last, Py_s
     cdef const char *dout
     cdef bp_cell cell
     cell.ld_gates = s.ld_gates
+    cell.ld_dz = s.ld_dz
+    cell.ld_before = s.H if s.kind == LSTM else s.K + s.P
     cell.units = s.H
     cell.dc = s.dc + b0 * s.H * size
     for i in range(last - 1, first - 1, -1):
@@ -211,14 +219,14 @@ cdef void backward_steps(const Steps *s, Py_ssize_t first, Py_ssize_t last, Py_s
         if m <= 0:
             continue
         row = s.starts[t] + b0
-        gather_previous(s, i, t, b0, m)
+        gather_inputs(s, i, t, b0, m)
         cell.rows = m
         cell.gates = s.gates + row * s.ld_gates * size
-        cell.dz = s.dz + (row - s.first_row) * s.W * size
+        cell.dz = s.dz + (row - s.first_row) * s.ld_dz * size
         if s.kind == LSTM:
             cell.before = s.cells + row * s.H * size
         else:
-            cell.before = s.previous + (row - s.first_row) * s.P * size
+            cell.before = s.inputs + ((row - s.first_row) * (s.K + s.P) + s.K) * size
         dout = s.zeros if s.dout is NULL else s.dout + row * s.ld_out * size
         if s.projection is NULL:
             cell.dh = dh
@@ -234,9 +242,11 @@ cdef void backward_steps(const Steps *s, Py_ssize_t first, Py_ssize_t last, Py_s
             cell.ld_dout = 0
             multiply(size, <char *> cell.dh, s.H, to, s.P, s.projection, m, s.H, s.P, 0)
         slope(&cell)
-        multiply(size, dh, s.P, <const char *> cell.dz, s.W, s.weights, m, s.P, both, 1 if s.kind == GRU else 0)
+        if i == 0 and not s.needs_state:
+            break
+        multiply(size, dh, s.P, <const char *> cell.dz, s.ld_dz, s.weights, m, s.P, both, 1 if s.kind == GRU else 0)
         if s.kind == GRU:
-            multiply(size, dh, s.P, <const char *> cell.dz + 3 * s.H * size, s.W, s.weights + part, m, s.P, s.H, 1)
+            multiply(size, dh, s.P, <const char *> cell.dz + 3 * s.H * size, s.ld_dz, s.weights + part, m, s.P, s.H, 1)
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------------
@@ -310,7 +320,7 @@ cdef void sweep(const Steps *directions, int count, Py_ssize_t first, Py_ssize_t
 cdef struct Sum:
     char *total
     const char *x
-    Py_ssize_t rows, cols
+    Py_ssize_t rows, cols, ld
     int itemsize
     bint add
 
@@ -324,16 +334,17 @@ cdef void sum_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         j = item * COLUMNS
         n = min(COLUMNS, p.cols - j)
         if p.itemsize == 4:
-            tables().f32.sum_rows(part32, <const float *> p.x + j, p.rows, n, p.cols)
+            tables().f32.sum_rows(part32, <const float *> p.x + j, p.rows, n, p.ld)
             for i in range(n):
                 (<float *> p.total)[j + i] = part32[i] + ((<float *> p.total)[j + i] if p.add else 0)
         else:
-            tables().f64.sum_rows(part64, <const double *> p.x + j, p.rows, n, p.cols)
+            tables().f64.sum_rows(part64, <const double *> p.x + j, p.rows, n, p.ld)
             for i in range(n):
                 (<double *> p.total)[j + i] = part64[i] + ((<double *> p.total)[j + i] if p.add else 0)
 
 
-cdef void sum_columns(void *total, const void *x, Py_ssize_t rows, Py_ssize_t cols, int itemsize, bint add) noexcept nogil:
+cdef void sum_columns(void *total, const void *x, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t ld, int itemsize,
+                      bint add) noexcept nogil:
     """total (+)= the sum of the rows of x."""
-    cdef Sum p = Sum(<char *> total, <const char *> x, rows, cols, itemsize, add)
+    cdef Sum p = Sum(<char *> total, <const char *> x, rows, cols, ld, itemsize, add)
     parallel_for(sum_range, &p, (cols + COLUMNS - 1) // COLUMNS, 0.1 * rows * COLUMNS)

@@ -43,7 +43,7 @@ static void BP_NAME(lstm)(const bp_cell *s) {
         BP_ROW(BP_REAL, z, gates, s->ld_gates);
         BP_ROW(BP_REAL, h, h, n);
         BP_ROW(BP_REAL, c, c, n);
-        BP_ROW(BP_REAL, before, before, n);
+        BP_ROW(BP_REAL, before, before, s->ld_before);
         BP_ROW(BP_REAL, out, out, s->ld_out);
         BP_SIMD for (bp_size j = 0; j < n; j++) {
             const BP_REAL i = BP_NAME(v_sigmoid)(z[j] + bias[j]), f = BP_NAME(v_sigmoid)(z[n + j] + bias[n + j]);
@@ -65,7 +65,7 @@ static void BP_NAME(lstm_backward)(const bp_cell *s) {
     const bp_size n = s->units;
     for (bp_size row = 0; row < s->rows; row++) {
         BP_ROW(const BP_REAL, gates, gates, s->ld_gates);
-        BP_ROW(const BP_REAL, before, before, n);
+        BP_ROW(const BP_REAL, before, before, s->ld_before);
         BP_ROW(const BP_REAL, dout, dout, s->ld_dout);
         BP_ROW(const BP_REAL, dh, dh, n);
         BP_ROW(BP_REAL, dc, dc, n);
@@ -108,7 +108,7 @@ static void BP_NAME(gru_backward)(const bp_cell *s) {
     const bp_size n = s->units;
     for (bp_size row = 0; row < s->rows; row++) {
         BP_ROW(const BP_REAL, gates, gates, s->ld_gates);
-        BP_ROW(const BP_REAL, before, before, n);
+        BP_ROW(const BP_REAL, before, before, s->ld_before);
         BP_ROW(const BP_REAL, dout, dout, s->ld_dout);
         BP_ROW(BP_REAL, dh, dh, n);
         BP_ROW(BP_REAL, dz, dz, s->ld_dz);

@@ -21,7 +21,8 @@ typedef struct {
     const void *bias; /* as many as gates has columns */
     void *h;          /* rows by H: the state, replaced (RNN, GRU); what the cell gives out (LSTM) */
     void *c;          /* rows by H: the cell's state, replaced (LSTM) */
-    void *before;     /* rows by H: the state before the step: c (LSTM, written forward), h (GRU, read backward) */
+    void *before;     /* rows by ld_before: the state before the step: c (LSTM, written forward), h (GRU, read backward) */
+    bp_size ld_before;
     void *out;        /* h once more, for the caller */
     bp_size ld_out;
     bp_size rows, units;
