@@ -44,7 +44,7 @@ def test_size_and_start(name):
         if isinstance(module, nn.Conv2d) and name not in ("lenet5", "alexnet"):  # He et al., from the fan out
             deviation = (2 / (module.weight.shape[0] * np.prod(module.weight.shape[2:]))) ** 0.5
             assert module.weight.std().item() == pytest.approx(deviation, rel=0.5 / module.weight.numel() ** 0.25), path
-            assert module.bias is None or not module.bias.numpy(force=True).any()
+            assert module.bias is None or not module.bias.detach().numpy().any()
         elif isinstance(module, nn.BatchNorm2d):
             assert (module.weight.detach().numpy() == 1).all() and not module.bias.detach().numpy().any()
 

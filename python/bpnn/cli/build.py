@@ -34,8 +34,6 @@ def lenet5(size: tuple[int, int], classes: int, options: Any) -> Any:
     """LeNet-5; input (N, 1, 28, 28)."""
     from bpnn import models
 
-    if size != (28, 28):
-        raise CliError(f"--model lenet5: expected images of 28 × 28, got {size[0]} × {size[1]}; resnet20 takes any")
     return models.lenet5(num_classes=classes)
 
 
@@ -56,6 +54,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "lenet5": {"optimizer": "adam", "weight_decay": 0.0, "epochs": 8, "batch_size": 64, "augment": True},
     "resnet20": {"optimizer": "nesterov", "weight_decay": 5e-4, "epochs": 8, "batch_size": 128, "augment": True},
 }  # fmt: skip
+
+
+def check_size(model: str, size: tuple[int, int]) -> None:
+    """`CliError` for images that a model cannot take."""
+    if model == "lenet5" and size != (28, 28):
+        raise CliError(f"--model lenet5: expected images of 28 × 28, got {size[0]} × {size[1]}; resnet20 takes any")
 
 
 def sample_shape(model: str, size: tuple[int, int]) -> tuple[int, ...]:

@@ -170,6 +170,7 @@ def make_parts(run: Run, digits: Digits) -> tuple[Trainer, Any, Any]:
 def train(options: argparse.Namespace) -> int:
     complete_options(options)
     digits = fetch(options)
+    build.check_size(options.model, digits.size)
     count = len(digits.train_labels)
     if options.validation and not 0 < round(options.validation * count) < count:
         raise CliError(f"--validation: a share of {options.validation:g} of {count} images leaves one side empty")

@@ -24,8 +24,8 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """The logits."""
-        x = F.max_pool2d(self.conv1.forward_activated(x, "relu"), 2)
-        x = F.max_pool2d(self.conv2.forward_activated(x, "relu"), 2)
+        x = F.max_pool2d(self.conv1(x, activation="relu"), 2)
+        x = F.max_pool2d(self.conv2(x, activation="relu"), 2)
         x = self.fc1.forward_activated(x.flatten(1), "relu")
         return self.fc3(self.fc2.forward_activated(x, "relu"))
 
