@@ -69,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--max-tokens", type=ranged(int, 3), metavar="N", help="the largest vocabulary (default: no limit)")
     data.add_argument(
-        "--max-length", type=ranged(int, 1), metavar="N", help="read no more of a text than this (default 400 words, 256 characters)"
+        "--max-length", type=ranged(int, 1), metavar="N", help="read no more tokens of a text (default 400 words, 256 characters)"
     )
 
     model = parser.add_argument_group("model")
