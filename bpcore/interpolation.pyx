@@ -45,10 +45,10 @@ def table_of(mode, size, out, scale, align_corners, antialias, dtype):
     if mode == "nearest-exact":
         index = numpy.minimum(numpy.floor((o + half) * step).astype(numpy.intp), size - 1)
         return sparse(numpy.arange(out), index, numpy.ones(out), out, dtype)
+    if size == out and (mode == "linear" or antialias):                    # whatever the scale
+        return sparse(numpy.arange(out), numpy.arange(out), numpy.ones(out), out, dtype)
     if antialias:
         return smooth_table(mode, size, out, step, dtype)
-    if mode == "linear" and size == out:
-        return sparse(numpy.arange(out), numpy.arange(out), numpy.ones(out), out, dtype)
     at = o * step if align_corners else (o + half) * step - half
     if mode == "linear":
         at = numpy.maximum(at, 0)
@@ -136,10 +136,10 @@ def interpolate(input, size=None, scale_factor=None, mode="nearest", align_corne
     if antialias and mode not in ("bilinear", "bicubic"):
         raise ValueError(f"antialias: expected mode 'bilinear' or 'bicubic' with it, got {mode!r}")
     outs, factors = targets(sizes, size, scale_factor, recompute_scale_factor)
-    if min(sizes) < 1 or min(outs) < 1:
-        raise RuntimeError(f"size: expected images of at least one element, got {sizes} to {outs}")
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[axes - 1](x, outs)
+    if min(sizes) < 1 or min(outs) < 1:
+        raise RuntimeError(f"size: expected images of at least one element, got {sizes} to {outs}")
     if not is_real(typenum):
         return cast_tensor(
             interpolate(cast_tensor(x, NPY_FLOAT), size, scale_factor, mode, align_corners, recompute_scale_factor, antialias),
