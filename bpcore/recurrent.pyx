@@ -46,7 +46,7 @@ cdef void expect(Tensor t, str name, tuple shape, int typenum) except *:
     if shape_of(t.array) != shape:
         raise RuntimeError(f"{name}: expected shape {shape}, got {t.shape}")
     if np.PyArray_TYPE(t.array) != typenum:
-        raise RuntimeError(f"{name}: expected the dtype of input, {numpy.dtype(typenum)}, got {t.dtype}")
+        raise RuntimeError(f"{name}: expected the dtype of input, {np.PyArray_DescrFromType(typenum)}, got {t.dtype}")
 
 
 cdef Tensor optional(object value, str name):
