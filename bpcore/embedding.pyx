@@ -179,7 +179,7 @@ def embedding(input, weight, padding_idx=None, max_norm=None, double norm_type=2
 
 cdef ndarray kept(ndarray index, object given):
     """The integers for backward: a copy where they are the caller's own memory, which may change before."""
-    return index.copy() if numpy.shares_memory(index, as_tensor(given, "input").array) else index
+    return index.copy() if index is as_tensor(given, "input").array else index
 
 
 # --- bags -----------------------------------------------------------------------------------------------------------------

@@ -1,14 +1,14 @@
 """Sequences of many lengths in batches: filled up to the longest, and batches of almost equal lengths, so that little is filled."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import bpnn
 from bpnn.utils.data import Dataset
-from bpnn.utils.data.sampler import ORDER, Sampler, bits, draw_seed, permutation, shuffled
+from bpnn.utils.data.sampler import ORDER, OrderedBatchSampler, bits, permutation, shuffled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -64,7 +64,7 @@ class SequenceDataset(Dataset[tuple[Any, Any]]):
         return len(self.sequences)
 
 
-class BucketBatchSampler(Sampler[list[int]]):
+class BucketBatchSampler(OrderedBatchSampler):
     """Batches of samples of almost equal lengths, for `DataLoader(…, batch_sampler=…)`.
 
     lengths: of the samples. With `shuffle`, each pass puts the samples in a new random order, takes `pool` batches at a time, sorts
@@ -91,8 +91,6 @@ class BucketBatchSampler(Sampler[list[int]]):
             raise ValueError(f"lengths: expected one axis, got shape {self.lengths.shape}")
         self.batch_size, self.shuffle, self.drop_last, self.pool = int(batch_size), shuffle, drop_last, int(pool)
         self.generator = generator
-        self._seed: int | None = None
-        self._epoch = 0
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.lengths), self.batch_size)
@@ -113,14 +111,3 @@ class BucketBatchSampler(Sampler[list[int]]):
         if self.shuffle:
             pieces = [pieces[i] for i in shuffled(bits(seed, epoch, ORDER, 1), len(pieces))]
         return pieces
-
-    def set_epoch(self, epoch: int) -> None:
-        """Make the next pass number `epoch`."""
-        self._epoch = int(epoch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if self._seed is None:
-            self._seed = draw_seed(self.generator)
-        pieces = self.batches(self._seed, self._epoch)
-        self._epoch += 1
-        return iter(pieces)

@@ -9,7 +9,7 @@ import numpy as np
 from .collate import default_collate, default_convert
 from .dataset import Dataset, IterableDataset
 from .fetch import END, indexed_fetch, stream_fetch
-from .sampler import BatchSampler, OrderedSampler, RandomSampler, Sampler, SequentialSampler, draw_seed
+from .sampler import BatchSampler, OrderedBatchSampler, OrderedSampler, RandomSampler, Sampler, SequentialSampler, draw_seed
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -20,8 +20,8 @@ class DataLoader(Generic[T_co]):
     dataset: with `__getitem__` and `__len__`, or an `IterableDataset`.
     batch_size: samples a batch; None gives the samples one by one.
     shuffle: a new random order each pass.
-    sampler: gives indices; batch_sampler: gives lists of indices. Either instead of `shuffle`. A batch sampler with a method
-        `batches(seed, epoch)`, which gives all batches of a pass, is asked with the loader's seed.
+    sampler: gives indices; batch_sampler: gives lists of indices. Either instead of `shuffle`. An
+        `OrderedBatchSampler`, whose pass is a function of seed and number, is asked with the loader's seed.
     num_workers: processes that make batches; 0 makes them here. They are started by the fork server, or as new processes
         (`multiprocessing_context`: "forkserver" or "spawn"), so data set and functions must be picklable, and a script needs
         `if __name__ == "__main__":`. Each computes on one thread. Data sets of tensors are quickest without.
@@ -159,7 +159,7 @@ class DataLoader(Generic[T_co]):
         if self._begun:
             self._epoch, self._position = self._epoch + 1, 0
         source = self.sampler if self._own_batches is None else self._own_batches
-        if self._seed is None and (self.num_workers or _is_ordered(source) or hasattr(source, "batches")):
+        if self._seed is None and (self.num_workers or _is_ordered(source) or isinstance(source, OrderedBatchSampler)):
             own = self.generator if self.generator is not None else getattr(source, "generator", None)
             self._seed = draw_seed(own)
         self._begun = True
@@ -187,7 +187,7 @@ class DataLoader(Generic[T_co]):
             return self._slices(range(len(source.data_source)), start)
         if _is_ordered(source):
             return self._slices(source.order(seed, epoch), start)
-        if hasattr(source, "batches"):  # a sampler of batches whose order is a function of seed and pass
+        if isinstance(source, OrderedBatchSampler):
             return itertools.islice(source.batches(seed, epoch), start, None)
         if hasattr(source, "set_epoch"):
             source.set_epoch(epoch)

@@ -239,6 +239,33 @@ class BatchSampler(Sampler[list[int]]):
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
 
+class OrderedBatchSampler(Sampler[list[int]]):
+    """A sampler of batches whose pass is one list: `batches(seed, epoch)`. Subclasses define that and `__len__()`.
+
+    A loader tells it its seed, keeps that in its `state_dict` and so resumes in the middle of a pass. Iterated by itself it draws
+    the seed from `generator` (the global one where None) once, and counts its passes.
+    """
+
+    generator: Any = None
+    _seed: int | None = None
+    _epoch: int = 0
+
+    def batches(self, seed: int, epoch: int) -> list[list[int]]:
+        """The batches of pass `epoch`, lists of indices."""
+        raise TypeError(f"{type(self).__name__} does not define batches(seed, epoch)")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass number `epoch`."""
+        self._epoch = int(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self._seed is None:
+            self._seed = draw_seed(self.generator)
+        batches = self.batches(self._seed, self._epoch)
+        self._epoch += 1
+        return iter(batches)
+
+
 def _check_count(name: str, value: int) -> None:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value <= 0:
         raise ValueError(f"{name}: expected an integer above zero, got {value!r}")
