@@ -2,8 +2,8 @@
  *     h = (x - mean) rstd,   y = h w + b,   rstd = 1 / sqrt(var + eps);       root mean square: mean = 0, var = mean(x^2)
  *     g = dy w,   dx = rstd (g - mean(g) - h mean(g h)),   dw = sum(dy h), db = sum(dy) over rows;     there without mean(g)
  *
- * A row is read from memory once and then again from the first cache. The mean is used as m = (T)mean; what that rounds away goes
- * into the offset o of h = (x - m) rstd + o. For dw and db each row adds to the sums of its piece of rows as it passes. */
+ * A row is read from memory once and then again from the first cache. Its mean is summed relative to its first element, and used as
+ * m = (T)mean; what that rounds away goes into the offset o of h = (x - m) rstd + o. For dw and db each row adds to the sums of its piece of rows as it passes. */
 
 #define BP_ROWS_CHUNK 2048 /* elements summed in the type of x before the sum goes into a double */
 #define BP_ROWS_BLOCK 64   /* rows whose dw and db are summed before they go into the piece's */
@@ -16,12 +16,12 @@ BP_INLINE double BP_NAME(row_total)(const BP_REAL *x, bp_size n, BP_REAL m, int 
         const BP_REAL *u = x + begin, *v = u + half;
         BP_REAL s = 0, t = 0;
         BP_SIMD_SUM(s, t) for (bp_size i = 0; i < half; i++) {
-            s += square ? (u[i] - m) * (u[i] - m) : u[i];
-            t += square ? (v[i] - m) * (v[i] - m) : v[i];
+            s += square ? (u[i] - m) * (u[i] - m) : u[i] - m;
+            t += square ? (v[i] - m) * (v[i] - m) : v[i] - m;
         }
         total += s + t;
     }
-    if (n & 1) total += square ? (double)(x[n - 1] - m) * (x[n - 1] - m) : x[n - 1];
+    if (n & 1) total += square ? (double)(x[n - 1] - m) * (x[n - 1] - m) : x[n - 1] - m;
     return total;
 }
 
@@ -43,7 +43,7 @@ static void BP_NAME(forward)(void *job, bp_size begin, bp_size end) {
     const bp_size n = j->cols;
     for (bp_size row = j->first + begin; row < j->first + end; row++) {
         const BP_REAL *x = (const BP_REAL *)j->x + row * n;
-        const double mean = j->mean ? BP_NAME(row_total)(x, n, 0, 0) / n : 0;
+        const double mean = j->mean ? x[0] + BP_NAME(row_total)(x, n, x[0], 0) / n : 0;
         const BP_REAL m = (BP_REAL)mean;
         const double low = mean - m, var = BP_NAME(row_total)(x, n, m, 1) / n - low * low;
         const double rstd = 1 / sqrt((var < 0 ? 0 : var) + j->eps);
@@ -107,11 +107,11 @@ BP_INLINE void BP_NAME(row_sums)(BP_NAME(row) *a, BP_NAME(row) *b, BP_REAL *BP_R
 BP_INLINE void BP_NAME(row_slopes)(const BP_NAME(row) *a, const BP_REAL *BP_RESTRICT w, bp_size n, int center) {
     const BP_REAL *BP_RESTRICT x = a->x, *BP_RESTRICT dy = a->dy;
     BP_REAL *BP_RESTRICT dx = a->dx;
-    const BP_REAL m = a->m, r = a->r, o = a->o, c = (BP_REAL)(-a->r * a->s2 / n), d = center ? (BP_REAL)(-a->r * a->s1 / n) : 0;
+    const BP_REAL m = a->m, r = a->r, o = a->o, c = (BP_REAL)(a->s2 / n), d = center ? (BP_REAL)(a->s1 / n) : 0;
     if (w) {
-        BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = dy[i] * w[i] * r + (((x[i] - m) * r + o) * c + d);
+        BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = (dy[i] * w[i] - d - ((x[i] - m) * r + o) * c) * r;
     } else {
-        BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = dy[i] * r + (((x[i] - m) * r + o) * c + d);
+        BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = (dy[i] - d - ((x[i] - m) * r + o) * c) * r;
     }
 }
 
@@ -121,16 +121,23 @@ BP_INLINE void BP_NAME(two_rows)(const bp_layer_norm *j, bp_size row, int other,
     BP_NAME(row) a, b;
     BP_NAME(row_start)(&a, j, row);
     BP_NAME(row_start)(&b, j, other ? row + 1 : row);
+    /* every combination is a loop of its own */
     if (other && dw && w)
         BP_NAME(row_sums)(&a, &b, dw, db, w, n, 1, 1);
     else if (other && dw)
         BP_NAME(row_sums)(&a, &b, dw, db, NULL, n, 1, 1);
-    else if (other)
+    else if (other && w)
         BP_NAME(row_sums)(&a, &b, NULL, NULL, w, n, 1, 0);
-    else if (dw)
+    else if (other)
+        BP_NAME(row_sums)(&a, &b, NULL, NULL, NULL, n, 1, 0);
+    else if (dw && w)
         BP_NAME(row_sums)(&a, &b, dw, db, w, n, 0, 1);
-    else
+    else if (dw)
+        BP_NAME(row_sums)(&a, &b, dw, db, NULL, n, 0, 1);
+    else if (w)
         BP_NAME(row_sums)(&a, &b, NULL, NULL, w, n, 0, 0);
+    else
+        BP_NAME(row_sums)(&a, &b, NULL, NULL, NULL, n, 0, 0);
     if (j->out) {
         BP_NAME(row_slopes)(&a, w, n, j->mean != NULL);
         if (other) BP_NAME(row_slopes)(&b, w, n, j->mean != NULL);
