@@ -184,6 +184,11 @@ class Tensor(Methods, InPlace, Core):
         """Always False."""
         return False
 
+    @property
+    def is_sparse(self):
+        """False; a gradient of which only some rows are there (`bpcore.sparse.SparseTensor`) says True."""
+        return False
+
     def is_floating_point(self):
         """Whether the dtype is one of floats."""
         return self.dtype.kind == "f" or self.dtype.name == "bfloat16"

@@ -18,7 +18,7 @@ TABLE = RNG.normal(size=(HEIGHT, WIDTH))
 
 def test_sparse_tensor():
     s = SparseTensor([[3, 0, 3]], np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), (4, 2))
-    assert s.is_sparse and s.is_coalesced() and s.coalesce() is s and not s.requires_grad
+    assert s.is_sparse and not s.to_dense().is_sparse and s.is_coalesced() and s.coalesce() is s and not s.requires_grad
     assert s.shape == s.size() == (4, 2) and s.size(0) == 4 and s.ndim == s.dim() == 2 and s.numel() == 8
     assert s.sparse_dim() == 1 and s.dense_dim() == 1 and s._nnz() == 2 and s.dtype == np.float64
     assert s.indices().tolist() == [[0, 3]] and s.values().tolist() == [[3, 4], [6, 8]]
