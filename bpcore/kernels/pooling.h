@@ -3,6 +3,7 @@
  * A maximum is the first of equal elements, in row-major order, and the last NaN, as in PyTorch: element by element, `v` replaces
  * the best so far where `v > best` or `v` is NaN. */
 #define BP_LANES ((bp_size)(BP_WIDTH / sizeof(BP_REAL)))
+#define BP_SPAN 64 /* elements of a window beyond the first that are laid out */
 #define BP_BEATS(v, best) (((v) > (best)) | ((v) != (v)))
 
 /* The even and the odd elements of two vectors. */
@@ -26,22 +27,65 @@
 
 /* --- any window ------------------------------------------------------------------------------------------------------------ */
 
-/* One element of n windows: x[0], x[stride], ... against the best so far. */
-BP_INLINE void BP_NAME(max_step)(BP_REAL *BP_RESTRICT best, int32_t *BP_RESTRICT tap, const BP_REAL *BP_RESTRICT x,
-                                 bp_size stride, bp_size n, int32_t k) {
-    BP_SIMD for (bp_size j = 0; j < n; j++) {
-        const BP_REAL v = x[j * stride], b = best[j];
-        const int32_t t = tap[j];
-        best[j] = BP_BEATS(v, b) ? v : b;
-        tap[j] = BP_BEATS(v, b) ? k : t;
+/* The number of a window's element, as wide as an element; and vectors: compilers do not find these by themselves. */
+#define place BP_NAME(place)
+#if BP_F32
+typedef int32_t place;
+#else
+typedef int64_t place;
+#endif
+#ifdef BP_EVEN
+#define vreal BP_NAME(vreal)
+#define vmask BP_NAME(vmask)
+#define vbytes BP_NAME(vbytes)
+typedef BP_REAL vreal __attribute__((vector_size(BP_WIDTH), aligned(sizeof(BP_REAL)), may_alias));
+typedef place vmask __attribute__((vector_size(BP_WIDTH), aligned(sizeof(BP_REAL)), may_alias));
+typedef uint8_t vbytes __attribute__((vector_size(BP_WIDTH / sizeof(BP_REAL)), aligned(1), may_alias));
+#endif
+
+/* Element k of n windows, x[0], x[stride], ..., against the best so far. */
+BP_INLINE void BP_NAME(max_step)(BP_REAL *best, place *tap, const BP_REAL *x, bp_size stride, bp_size n, place k) {
+    bp_size j = 0;
+#ifdef BP_EVEN
+    for (; stride == 1 && j + BP_LANES <= n; j += BP_LANES) {
+        const vreal v = *(const vreal *)(x + j), b = *(const vreal *)(best + j);
+        const vmask more = BP_BEATS(v, b), t = *(const vmask *)(tap + j);
+        *(vreal *)(best + j) = (vreal)(((vmask)v & more) | ((vmask)b & ~more));
+        *(vmask *)(tap + j) = (k & more) | (t & ~more);
+    }
+#endif
+    for (; j < n; j++) {
+        if (BP_BEATS(x[j * stride], best[j])) {
+            best[j] = x[j * stride];
+            tap[j] = k;
+        }
     }
 }
 
-static void BP_NAME(max_row)(BP_REAL *best, int32_t *tap, const BP_REAL *x, const bp_window *w, bp_size od, bp_size oh,
+/* Every `stride`th element of a padded row, from element q of the window at `ow` on; -inf beyond the row. */
+static void BP_NAME(lay)(BP_REAL *to, const BP_REAL *row, const bp_window *w, bp_size q, bp_size ow, bp_size count) {
+    const bp_size s = w->stride[2], start = ow * s + q - w->pad[2], room = w->size[2] - 1 - start;
+    bp_size lo = start < 0 ? (-start + s - 1) / s : 0, hi = room < 0 ? 0 : room / s + 1;
+    lo = lo < count ? lo : count;
+    hi = hi < count ? hi : count;
+    const BP_REAL *from = row + start;
+    for (bp_size i = 0; i < lo; i++) to[i] = -INFINITY;
+    if (s == 2)
+        BP_SIMD for (bp_size i = lo; i < hi; i++) to[i] = from[2 * i];
+    else
+        for (bp_size i = lo; i < hi; i++) to[i] = from[i * s];
+    for (bp_size i = hi > lo ? hi : lo; i < count; i++) to[i] = -INFINITY;
+}
+
+/* Where windows are at most two elements apart, each row is first laid out as its even and its odd elements, within its padding:
+ * so element k of neighboring windows is contiguous, and all loops are over whole vectors. */
+static void BP_NAME(max_row)(BP_REAL *best, place *tap, const BP_REAL *x, const bp_window *w, bp_size od, bp_size oh,
                              bp_size ow, bp_size n) {
     const bp_size depth = w->size[0], height = w->size[1], width = w->size[2], s = w->stride[2];
-    int32_t first = -1;
-    for (bp_size j = 0; j < n; j++) best[j] = -INFINITY;
+    const bp_size whole = (n + BP_LANES - 1) / BP_LANES * BP_LANES, span = ((w->kernel[2] - 1) * w->dilation[2]) / s + 1;
+    BP_REAL phase[2][BP_TILE_COLS + BP_SPAN];
+    place first = -1;
+    for (bp_size j = 0; j < whole; j++) best[j] = -INFINITY;
     for (bp_size kd = 0; kd < w->kernel[0]; kd++) {
         const bp_size d = od * w->stride[0] - w->pad[0] + kd * w->dilation[0];
         if (d < 0 || d >= depth) continue;
@@ -49,27 +93,29 @@ static void BP_NAME(max_row)(BP_REAL *best, int32_t *tap, const BP_REAL *x, cons
             const bp_size h = oh * w->stride[1] - w->pad[1] + kh * w->dilation[1];
             if (h < 0 || h >= height) continue;
             const BP_REAL *row = x + (d * height + h) * width;
-            const int32_t k0 = (int32_t)((kd * w->kernel[1] + kh) * w->kernel[2]);
+            const place k0 = (place)((kd * w->kernel[1] + kh) * w->kernel[2]);
             if (first < 0) { /* where all elements are -inf, the place is that of the first within the plane */
                 first = k0;
-                for (bp_size j = 0; j < n; j++) tap[j] = first;
+                for (bp_size j = 0; j < whole; j++) tap[j] = first;
                 for (bp_size k = w->kernel[2] - 1; k > 0; k--)
                     for (bp_size j = ow; j < bp_window_lo(w, 2, k - 1) && j < ow + n; j++)
-                        if (j >= bp_window_lo(w, 2, k)) tap[j - ow] = first + (int32_t)k;
+                        if (j >= bp_window_lo(w, 2, k)) tap[j - ow] = first + (place)k;
+            }
+            if (s <= 2 && span <= BP_SPAN) {
+                for (bp_size q = 0; q < s; q++) BP_NAME(lay)(phase[q], row, w, q, ow, whole + span);
+                for (bp_size k = 0; k < w->kernel[2]; k++) {
+                    const bp_size at = k * w->dilation[2];
+                    BP_NAME(max_step)(best, tap, phase[at % s] + at / s, 1, whole, k0 + (place)k);
+                }
+                continue;
             }
             for (bp_size k = 0; k < w->kernel[2]; k++) {
                 bp_size lo = bp_window_lo(w, 2, k), hi = bp_window_hi(w, 2, k);
                 lo = lo > ow ? lo : ow;
                 hi = hi < ow + n ? hi : ow + n;
                 if (lo >= hi) continue;
-                const BP_REAL *from = row + lo * s - w->pad[2] + k * w->dilation[2];
-                const int32_t t = k0 + (int32_t)k;
-                if (s == 1)
-                    BP_NAME(max_step)(best + (lo - ow), tap + (lo - ow), from, 1, hi - lo, t);
-                else if (s == 2)
-                    BP_NAME(max_step)(best + (lo - ow), tap + (lo - ow), from, 2, hi - lo, t);
-                else
-                    BP_NAME(max_step)(best + (lo - ow), tap + (lo - ow), from, s, hi - lo, t);
+                BP_NAME(max_step)(best + (lo - ow), tap + (lo - ow), row + lo * s - w->pad[2] + k * w->dilation[2], s, hi - lo,
+                                  k0 + (place)k);
             }
         }
     }
@@ -79,7 +125,7 @@ static void BP_NAME(max_rows)(BP_REAL *y, void *taps, int wide, const BP_REAL *x
                               bp_size end) {
     const bp_size rows = w->out[0] * w->out[1], cols = w->out[2], plane = w->size[0] * w->size[1] * w->size[2];
     BP_REAL best[BP_TILE_COLS];
-    int32_t tap[BP_TILE_COLS];
+    place tap[BP_TILE_COLS];
     for (bp_size r = begin; r < end; r++) {
         const bp_size p = r / rows, od = r % rows / w->out[1], oh = r % w->out[1];
         for (bp_size ow = 0; ow < cols; ow += BP_TILE_COLS) {
@@ -87,7 +133,7 @@ static void BP_NAME(max_rows)(BP_REAL *y, void *taps, int wide, const BP_REAL *x
             BP_NAME(max_row)(best, tap, x + p * plane, w, od, oh, ow, n);
             memcpy(y + r * cols + ow, best, n * sizeof *best);
             if (wide)
-                memcpy((int32_t *)taps + r * cols + ow, tap, n * sizeof *tap);
+                for (bp_size j = 0; j < n; j++) ((int32_t *)taps)[r * cols + ow + j] = (int32_t)tap[j];
             else
                 for (bp_size j = 0; j < n; j++) ((uint8_t *)taps)[r * cols + ow + j] = (uint8_t)tap[j];
         }
@@ -120,24 +166,18 @@ static void BP_NAME(max_scatter)(BP_REAL *dx, const BP_REAL *dy, const void *tap
  * they spoil is the start of the next row, which is written after it. Only what belongs to others is left alone. */
 BP_INLINE void BP_NAME(max2_row)(BP_REAL *y, uint8_t *taps, const BP_REAL *x0, const BP_REAL *x1, bp_size n) {
     bp_size j = 0;
-#ifdef BP_EVEN /* compilers do not find these vectors by themselves */
-    typedef BP_REAL vec __attribute__((vector_size(BP_WIDTH), aligned(sizeof(BP_REAL)), may_alias));
-#if BP_F32
-    typedef int32_t mask __attribute__((vector_size(BP_WIDTH)));
-#else
-    typedef int64_t mask __attribute__((vector_size(BP_WIDTH)));
-#endif
-    typedef uint8_t bytes __attribute__((vector_size(BP_WIDTH / sizeof(BP_REAL)), aligned(1), may_alias));
+#ifdef BP_EVEN
     for (; j + BP_LANES <= n; j += BP_LANES) {
-        const vec p = *(const vec *)(x0 + 2 * j), q = *(const vec *)(x0 + 2 * j + BP_LANES);
-        const vec r = *(const vec *)(x1 + 2 * j), s = *(const vec *)(x1 + 2 * j + BP_LANES);
-        const vec a = __builtin_shufflevector(p, q, BP_EVEN), b = __builtin_shufflevector(p, q, BP_ODD);
-        const vec c = __builtin_shufflevector(r, s, BP_EVEN), d = __builtin_shufflevector(r, s, BP_ODD);
-        const mask right0 = BP_BEATS(b, a), right1 = BP_BEATS(d, c); /* -1 where true */
-        const vec top = (vec)(((mask)b & right0) | ((mask)a & ~right0)), low = (vec)(((mask)d & right1) | ((mask)c & ~right1));
-        const mask below = BP_BEATS(low, top);
-        *(vec *)(y + j) = (vec)(((mask)low & below) | ((mask)top & ~below));
-        *(bytes *)(taps + j) = __builtin_convertvector(((2 - right1) & below) | (-right0 & ~below), bytes);
+        const vreal p = *(const vreal *)(x0 + 2 * j), q = *(const vreal *)(x0 + 2 * j + BP_LANES);
+        const vreal r = *(const vreal *)(x1 + 2 * j), s = *(const vreal *)(x1 + 2 * j + BP_LANES);
+        const vreal a = __builtin_shufflevector(p, q, BP_EVEN), b = __builtin_shufflevector(p, q, BP_ODD);
+        const vreal c = __builtin_shufflevector(r, s, BP_EVEN), d = __builtin_shufflevector(r, s, BP_ODD);
+        const vmask right0 = BP_BEATS(b, a), right1 = BP_BEATS(d, c); /* -1 where true */
+        const vreal top = (vreal)(((vmask)b & right0) | ((vmask)a & ~right0));
+        const vreal low = (vreal)(((vmask)d & right1) | ((vmask)c & ~right1));
+        const vmask below = BP_BEATS(low, top);
+        *(vreal *)(y + j) = (vreal)(((vmask)low & below) | ((vmask)top & ~below));
+        *(vbytes *)(taps + j) = __builtin_convertvector(((2 - right1) & below) | (-right0 & ~below), vbytes);
     }
 #endif
     for (; j < n; j++) {
@@ -191,4 +231,9 @@ static void BP_NAME(max2_backward)(BP_REAL *dx, const BP_REAL *dy, const uint8_t
 }
 
 #undef BP_LANES
+#undef BP_SPAN
 #undef BP_BEATS
+#undef place
+#undef vreal
+#undef vmask
+#undef vbytes

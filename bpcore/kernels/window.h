@@ -8,7 +8,7 @@
 
 typedef ptrdiff_t bp_size;
 
-#define BP_TILE_COLS 128 /* columns of y that are worked on together, on the stack */
+#define BP_TILE_COLS 128 /* columns of y that are worked on together, on the stack; whole vectors */
 
 /* Planes are of `size`, each (depth, height, width); one and two axes have leading sizes of 1. */
 typedef struct {
