@@ -32,8 +32,8 @@ def score(outputs: Any, target: Any, classes: int, samples: str) -> dict[str, An
     }
 
 
-def finish(run: Run, trainer: Trainer, test: dict[str, Any], title: str, samples: str) -> None:
-    """Writes the model, the picture and the scores, and says so. `title` names data and model."""
+def finish(run: Run, trainer: Trainer, test: dict[str, Any], title: str, samples: str, classes: list[str] | None = None) -> None:
+    """Writes the model, the picture and the scores, and says so. `title` names data and model; `classes`: in the picture."""
     best = next((callback for callback in trainer.callbacks if isinstance(callback, BestModel)), None)
     bpnn.save(trainer.model.state_dict(), run.weights)
     history = trainer.history
@@ -47,7 +47,7 @@ def finish(run: Run, trainer: Trainer, test: dict[str, Any], title: str, samples
     try:
         with replacing(run.folder / "curves.png") as path:
             heading = f"{title} · test accuracy {100 * test['accuracy']:.2f} %"
-            draw_curves(path, history, test["confusion_matrix"], heading, best.best_epoch if best else None)
+            draw_curves(path, history, test["confusion_matrix"], heading, best.best_epoch if best else None, classes=classes)
     except ImportError:
         print("no curves.png: matplotlib is not installed (pip install 'bpnn[demo]')")
     run.write_json("metrics.json", values)

@@ -225,7 +225,7 @@ def work(run: Run, corpus: TextCorpus, resumed: bool) -> bool:
     if not fit(run, trainer, loader, validation, resumed):
         return False
     test = score_texts(trainer.model, encode.data(corpus.test), data["classes"])
-    finish(run, trainer, test, f"{data['name']} · {title}", "texts")
+    finish(run, trainer, test, f"{data['name']} · {title}", "texts", data["classes"])
     return True
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ def draw_curves(
     title: str = "",
     best_epoch: int | None = None,
     score: str = "accuracy",
+    classes: Sequence[str] | None = None,
 ) -> None:
-    """Writes a PNG: loss, `score` and learning rate over the epochs, and the confusion matrix (rows true) if given.
+    """Writes a PNG: loss, `score` and learning rate over the epochs, and the confusion matrix (rows true) if given, with the names
+    of its `classes`, numbers where None.
 
     Raises `ImportError` where matplotlib is missing.
     """
@@ -38,7 +41,7 @@ def draw_curves(
     if confusion is None:
         axes[1, 1].axis("off")
     else:
-        _draw_confusion(axes[1, 1], np.asarray(confusion))
+        _draw_confusion(axes[1, 1], np.asarray(confusion), classes)
     figure.savefig(path, format="png")
 
 
@@ -119,7 +122,7 @@ def _draw_rate(axis: Any, history: History) -> None:
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _draw_confusion(axis: Any, matrix: Any) -> None:
+def _draw_confusion(axis: Any, matrix: Any, names: Sequence[str] | None) -> None:
     """Shares of each true class; the scale is a root, so that rare mistakes can be seen."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     classes = len(matrix)
@@ -134,6 +137,9 @@ def _draw_confusion(axis: Any, matrix: Any) -> None:
         return
     axis.set_xticks(range(classes))
     axis.set_yticks(range(classes))
+    if names is not None:
+        axis.set_xticklabels(names)
+        axis.set_yticklabels(names, rotation=90, va="center")
     axis.set_xticks(np.arange(classes + 1) - 0.5, minor=True)
     axis.set_yticks(np.arange(classes + 1) - 0.5, minor=True)
     axis.grid(which="minor", color="white", linewidth=1.5)
