@@ -2,6 +2,9 @@
 
 The rooms, each importing only from those below it:
 
+    interpolation  adaptive                                                images: other sizes,
+    pooling  unpooling  averaging  fold  padding  resample                 windows over planes, blocks, borders,
+        |        windows                                                   and what these share
     activation  softmax  cross_entropy  loss  dropout  linear  optim       what training spends its time on, one family
         |          |          |          |       |       |       |         a room: kernels, node, public function
     arithmetic  elementwise  power  rounding  combine  compare             general tensor algebra: element by element,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bpnn
-from bpcore import adaptive, averaging, pooling
+from bpcore import adaptive, averaging, pooling, unpooling
 from bpcore.threads import set_num_threads
 
 RNG = np.random.default_rng(0)
@@ -285,6 +285,33 @@ def test_errors():
             f(x, -1)
         with pytest.raises(RuntimeError, match="^output_size: expected"):
             f(x, (1, 2, 3))
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 9)])
+def test_unpool(size):
+    x = RNG.permutation(2 * 3 * size[0] * size[1]).reshape(2, 3, *size).astype(float)
+    values, indices = pooling.max_pool2d(bpnn.tensor(x), 2, return_indices=True)
+    t = bpnn.tensor(values.numpy(), requires_grad=True)
+    y = unpooling.max_unpool2d(t, indices, 2, output_size=size)
+    kept = np.zeros(x.size)
+    plane = np.arange(6)[:, None] * size[0] * size[1] + indices.numpy().reshape(6, -1)
+    kept[plane.ravel()] = 1
+    np.testing.assert_array_equal(y.detach().numpy(), x * kept.reshape(x.shape))
+    y.backward(bpnn.from_numpy(x))
+    np.testing.assert_array_equal(t.grad.numpy(), values.numpy())
+    if size == (6, 8):
+        np.testing.assert_array_equal(unpooling.max_unpool2d(values, indices, 2).numpy(), y.detach().numpy())
+    bpnn.autograd.gradcheck(lambda v: unpooling.max_unpool2d(v, indices, 2, output_size=size), t)
+
+
+def test_unpool_errors():
+    values, indices = pooling.max_pool1d(bpnn.randn(2, 3, 8), 2, return_indices=True)
+    with pytest.raises(RuntimeError, match="^indices: expected int64 of the input's shape"):
+        unpooling.max_unpool1d(values, indices[:1], 2)
+    with pytest.raises(RuntimeError, match="^indices: expected places within planes"):
+        unpooling.max_unpool1d(values, indices + 8, 2)
+    with pytest.raises(ValueError, match="^output_size: expected less than the stride away"):
+        unpooling.max_unpool1d(values, indices, 2, output_size=(12,))
 
 
 @pytest.mark.rivals

@@ -74,6 +74,15 @@ def test_indices():
         np.testing.assert_array_equal(found.reshape(values.shape), values.numpy())
 
 
+def test_unpool():
+    for axes, shape in enumerate((ROW, PLANE, VOLUME), 1):
+        pool, back = getattr(nn, f"MaxPool{axes}d")(2, return_indices=True), getattr(nn, f"MaxUnpool{axes}d")(2)
+        values, indices = pool(bpnn.tensor(np.abs(RNG.normal(size=shape))))
+        y = back(values, indices)
+        assert y.shape == shape
+        np.testing.assert_array_equal(pool(y)[0].numpy(), values.numpy())
+
+
 def test_padding_of_other_axes():
     with pytest.raises(ValueError, match="padding: expected one number or 4, got"):
         nn.ZeroPad2d((1, 2))

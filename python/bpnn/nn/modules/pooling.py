@@ -191,3 +191,37 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     def forward(self, input):
         """The maxima, with `return_indices` and where they lie."""
         return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
+
+
+class _MaxUnpool(Module):
+    def __init__(self, kernel_size, stride=None, padding=0):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
+
+    def extra_repr(self):
+        """The sizes."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """The maxima of `MaxPool1d` put back to where they were, zeros elsewhere."""
+
+    def forward(self, input, indices, output_size=None):
+        """The rows."""
+        return F.max_unpool1d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """The maxima of `MaxPool2d` put back to where they were, zeros elsewhere."""
+
+    def forward(self, input, indices, output_size=None):
+        """The planes."""
+        return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """The maxima of `MaxPool3d` put back to where they were, zeros elsewhere."""
+
+    def forward(self, input, indices, output_size=None):
+        """The volumes."""
+        return F.max_unpool3d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
