@@ -72,11 +72,11 @@ def torch_job(inputs, job, case):
 def test_gradient(race, case):
     contenders = {"bpnn": bpnn_job, "PyTorch": torch_job}
     race(f"{case} 20000×128, 32×100, with backward",
-         {name: partial(job, job="gradient", case=case) for name, job in contenders.items()}, arrays())
+         {name: partial(job, job="gradient", case=case) for name, job in contenders.items()}, inputs=arrays())
 
 
 @pytest.mark.parametrize("case", ["Adam", "SparseAdam"])
 def test_step(race, case):
     contenders = {"bpnn": bpnn_job, "PyTorch": torch_job}
     race(f"a step of a table 20000×128, 32×100, {case}",
-         {name: partial(job, job="step", case=case) for name, job in contenders.items()}, arrays(), rtol=1e-3, atol=1e-4)
+         {name: partial(job, job="step", case=case) for name, job in contenders.items()}, inputs=arrays(), rtol=1e-3, atol=1e-4)
