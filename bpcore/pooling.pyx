@@ -205,8 +205,12 @@ cdef object max_pool(object input, int axes, object kernel_size, object stride, 
     if not return_indices:
         return out
     index = new_planes(source, axes, w.out, NPY_INT64)
-    find(<int64_t *> np.PyArray_DATA(index), np.PyArray_DATA(taps), np.PyArray_TYPE(taps) == NPY_INT32, &w,
-         np.PyArray_SIZE(y) // w.out[2])
+    cdef int64_t *to = <int64_t *> np.PyArray_DATA(index)
+    cdef const void *found = np.PyArray_DATA(taps)
+    cdef bint wide = np.PyArray_TYPE(taps) == NPY_INT32
+    cdef Py_ssize_t rows = np.PyArray_SIZE(y) // w.out[2]
+    with nogil:
+        find(to, found, wide, &w, rows)
     return out, wrap(index)
 
 

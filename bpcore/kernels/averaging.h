@@ -91,6 +91,14 @@ static void BP_NAME(avg_backward)(BP_REAL *dx, const BP_REAL *dy, const bp_windo
                     const bp_size n = cols - ow < BP_TILE_COLS ? cols - ow : BP_TILE_COLS;
                     BP_NAME(divisors)(divisor, w, ow, n, others);
                     BP_SIMD for (bp_size j = 0; j < n; j++) share[j] = g[ow + j] / divisor[j];
+                    if (s == 2 && w->kernel[2] == 2 && w->pad[2] == 0 && 2 * (ow + n) <= width) {
+                        BP_REAL *BP_RESTRICT at = row + 2 * ow;
+                        BP_SIMD for (bp_size j = 0; j < n; j++) {
+                            at[2 * j] += share[j];
+                            at[2 * j + 1] += share[j];
+                        }
+                        continue;
+                    }
                     if (s >= w->kernel[2]) { /* no overlap: windows one by one */
                         for (bp_size j = 0; j < n; j++) {
                             bp_window_count(w, 2, ow + j, &from, &to);
