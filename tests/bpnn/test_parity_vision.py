@@ -1,8 +1,8 @@
 """The same initial weights and batches give PyTorch's loss trace over 100 steps: LeNet-5 and ResNet-20.
 
-In float64 the two agree to about 1e-13. In float32 training amplifies the last bits: where a relu or a max-pooling decides the
-other way, PyTorch on one thread leaves PyTorch on two, or in float64, by up to 1e-2 within the 100 steps. The seeds here meet no
-such place.
+In float64 the two agree to about 1e-11, at any learning rate. In float32 training amplifies the last bits, the more the larger
+the steps are, so that PyTorch leaves PyTorch on another number of threads, or in float64, by far more than 1e-3 within the 100
+steps. The settings in float32 are such that it does not.
 """
 import sys
 from pathlib import Path
@@ -72,18 +72,20 @@ def test_lenet5(data, dtype, rtol, request):
     np.testing.assert_allclose(got, expected, rtol=rtol)
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-3), ("float64", 1e-8)])
-@pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_resnet20(shortcut, dtype, rtol):
-    """Batch-norm included: loss trace and, at the end, the running statistics."""
-    x, y = patterns(320, (3, 32, 32))
+@pytest.mark.parametrize(
+    ("dtype", "side", "lr", "shortcut", "rtol"),
+    [("float32", 32, 1e-4, "A", 1e-3), ("float64", 16, 0.02, "A", 1e-8), ("float64", 16, 0.02, "B", 1e-8)],
+)
+def test_resnet20(dtype, side, lr, shortcut, rtol):
+    """SGD with momentum, batch-norm included: the loss trace and, at the end, the running statistics."""
+    x, y = patterns(320, (3, side, side))
     x = x.astype(dtype)
     torch.manual_seed(0)
     theirs, ours = same_weights(ResNet20(shortcut), models.resnet20(shortcut=shortcut), dtype)
-    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 1e-4}
-    expected = trace(torch, theirs, torch.optim.SGD(theirs.parameters(), **options), x, y, 32)
-    got = trace(bpnn, ours, bpnn.optim.SGD(ours.parameters(), **options), x, y, 32)
-    assert expected[-1] < 0.5 * expected[0]
+    options = {"lr": lr, "momentum": 0.9, "weight_decay": 1e-4}
+    expected = trace(torch, theirs, torch.optim.SGD(theirs.parameters(), **options), x, y, 16)
+    got = trace(bpnn, ours, bpnn.optim.SGD(ours.parameters(), **options), x, y, 16)
+    assert expected[-1] < (0.95 if lr < 0.01 else 0.5) * expected[0]
     np.testing.assert_allclose(got, expected, rtol=rtol)
     for (name, buffer), other in zip(ours.named_buffers(), theirs.buffers(), strict=True):
-        np.testing.assert_allclose(buffer.numpy(), other.numpy(), rtol=1e-2, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(buffer.numpy(), other.numpy(), rtol=10 * rtol, atol=rtol, err_msg=name)

@@ -51,7 +51,7 @@ MODELS: dict[str, Callable[[tuple[int, int], int, Any], Any]] = {"mlp": mlp, "le
 DEFAULTS: dict[str, dict[str, Any]] = {
     "mlp": {"optimizer": "adam", "weight_decay": 0.0, "epochs": 10, "batch_size": 64, "augment": False,
             "layers": [500], "activation": "relu", "dropout": 0.2},
-    "lenet5": {"optimizer": "adam", "weight_decay": 0.0, "epochs": 8, "batch_size": 64, "augment": True},
+    "lenet5": {"optimizer": "adam", "lr": 3e-3, "weight_decay": 0.0, "epochs": 8, "batch_size": 64, "augment": True},
     "resnet20": {"optimizer": "nesterov", "weight_decay": 5e-4, "epochs": 8, "batch_size": 128, "augment": True},
 }  # fmt: skip
 

@@ -82,7 +82,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def complete_options(options: argparse.Namespace) -> None:
     """Fills in what the command does not say, and refuses what does not go together."""
-    defaults = build.DEFAULTS[options.model]
+    defaults = dict(build.DEFAULTS[options.model])
+    if options.optimizer not in (None, defaults["optimizer"]):
+        defaults.pop("lr", None)  # it suits the model's own optimizer
     for name in ("layers", "activation", "dropout"):
         if name not in defaults and getattr(options, name) is not None:
             raise CliError(f"--{name}: only --model mlp takes it, not {options.model}")

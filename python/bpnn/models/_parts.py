@@ -6,12 +6,15 @@ from typing import Any
 
 from bpnn import nn
 from bpnn.nn import init
+from bpnn.nn.utils.fusion import FoldedNorm
 
 Weights = str | os.PathLike[str] | None
 
 
 def conv_norm(conv: Any, norm: Any, x: Any, activation: str | None = None, residual: Any = None) -> Any:
-    """`activation(norm(conv(x)) + residual)`; what follows the convolution is one node."""
+    """`activation(norm(conv(x)) + residual)`; what follows the convolution is one node, or a part of it where `norm` is folded."""
+    if activation == "relu" and residual is None and type(norm) is FoldedNorm:
+        return conv(x, activation="relu")
     return norm(conv(x), activation=activation, residual=residual)
 
 
