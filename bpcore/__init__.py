@@ -5,6 +5,8 @@ The rooms, each importing only from those below it:
     interpolation  adaptive                                                images: other sizes,
     pooling  unpooling  averaging  fold  padding  resample                 windows over planes, blocks, borders,
         |        windows                                                   and what these share
+    batch_norm  group_norm  layer_norm  norm                               means and variances taken out,
+        |           |           |         |
     activation  softmax  cross_entropy  loss  dropout  linear  optim       what training spends its time on, one family
         |          |          |          |       |       |       |         a room: kernels, node, public function
     arithmetic  elementwise  power  rounding  combine  compare             general tensor algebra: element by element,
