@@ -2,8 +2,8 @@
 
 The products of all time steps with the input's weights are one large product and happen elsewhere. What is left is a sweep: in
 each step the state times the recurrent weights U, then the gates. Sequences of a batch do not depend on one another, so each
-thread owns some of them for the whole sweep and never waits for another one. U is packed once a sweep. How an element is summed up
-does not depend on how many rows a product has, so that any share of the batch computes the same bits.
+thread owns some of them for the whole sweep and never waits for another one. U is packed once a sweep. How an element is
+summed up does not depend on how many rows a product has, so that any share of the batch computes the same bits.
 
 Steps are counted in the order of the sweep: forward from 0 on, or from the end for the reverse direction; backward against it.
 """

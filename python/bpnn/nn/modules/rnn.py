@@ -175,9 +175,9 @@ class RNNBase(Module):
 class RNN(RNNBase):
     """`h' = f(W x + b_ih + U h + b_hh)` step by step, f `tanh` or `relu`. Elman 1990.
 
-    Input: (T, B, input_size), (B, T, input_size) with `batch_first`, (T, input_size) for one sequence, or a `PackedSequence`; `hx`:
-    the first states, (layers * directions, B, hidden_size), zeros where it is None. Returns the last layer's states after each step
-    (directions side by side) and the last states of all layers. `dropout` acts on the outputs of all layers but the last.
+    Input: (T, B, input_size), (B, T, input_size) with `batch_first`, (T, input_size) for one sequence, or a `PackedSequence`;
+    `hx`: the first states, (layers * directions, B, hidden_size), zeros where it is None. Returns the last layer's states after
+    each step (directions side by side) and the last states of all layers. `dropout` acts on the outputs of all layers but the last.
     Parameters, for each layer k: weight_ih_lk (hidden_size, its inputs), weight_hh_lk (hidden_size, hidden_size), bias_ih_lk,
     bias_hh_lk, the same with `_reverse` for the other direction; uniform in ±1/sqrt(hidden_size) at first.
     """
@@ -204,8 +204,8 @@ class LSTM(RNNBase):
     """`c' = f c + i g`, `h' = o tanh(c')`, with i, f, o = sigmoid and g = tanh of `W x + b_ih + U h + b_hh`, each gate its own.
 
     As `RNN`, but `hx` is `(h, c)` and the result `(output, (h_n, c_n))`; the weights hold the gates i f g o one below the other:
-    weight_ih_lk (4 hidden_size, inputs), and so on. With `proj_size` each h' is multiplied by weight_hr_lk (proj_size, hidden_size)
-    before it is handed on. Hochreiter and Schmidhuber 1997; Sak et al. 2014.
+    weight_ih_lk (4 hidden_size, inputs), and so on. With `proj_size` each h' is multiplied by weight_hr_lk
+    (proj_size, hidden_size) before it is handed on. Hochreiter and Schmidhuber 1997; Sak et al. 2014.
     """
 
     def __init__(self, input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False,

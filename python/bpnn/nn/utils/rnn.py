@@ -14,8 +14,8 @@ from bpcore.tensor import Tensor
 class PackedSequence(namedtuple("PackedSequence", ["data", "batch_sizes", "sorted_indices", "unsorted_indices"])):
     """Sequences without padding, as `pack_padded_sequence` and `pack_sequence` make them.
 
-    data: (rows, *); batch_sizes: (T,), how many sequences each step has; sorted_indices: where each sequence, the longest first, stands
-    in the batch, and unsorted_indices, the inverse; both None where the batch came sorted. The indices are int64.
+    data: (rows, *); batch_sizes: (T,), how many sequences each step has; sorted_indices: where each sequence, the longest first,
+    stands in the batch, and unsorted_indices, the inverse; both None where the batch came sorted. The indices are int64.
     """
 
     __slots__ = ()
@@ -105,8 +105,8 @@ def _spread(rows, places, outer, value):
 def pack_padded_sequence(input, lengths, batch_first=False, enforce_sorted=True):
     """The first `lengths` rows of each sequence as a `PackedSequence`.
 
-    input: (T, B, *), or (B, T, *) with `batch_first`; lengths: B numbers between 1 and T, which must not grow where `enforce_sorted`.
-    Raises `ValueError` for other lengths, `RuntimeError` where they grow.
+    input: (T, B, *), or (B, T, *) with `batch_first`; lengths: B numbers between 1 and T, which must not grow where
+    `enforce_sorted`. Raises `ValueError` for other lengths, `RuntimeError` where they grow.
     """
     _check_batch(input, "input")
     steps, batch = input.shape[:2][::-1] if batch_first else input.shape[:2]
@@ -129,8 +129,8 @@ def pack_padded_sequence(input, lengths, batch_first=False, enforce_sorted=True)
 def pad_packed_sequence(sequence, batch_first=False, padding_value=0.0, total_length=None):
     """`(padded, lengths)`: the inverse of `pack_padded_sequence`, in the order in which the sequences came.
 
-    padded: (T, B, *), or (B, T, *) with `batch_first`, where T is the longest length, or `total_length`. Raises `ValueError` where that
-    is less.
+    padded: (T, B, *), or (B, T, *) with `batch_first`, where T is the longest length, or `total_length`. Raises `ValueError`
+    where that is less.
     """
     sizes = sequence.batch_sizes.numpy()
     steps, batch = len(sizes), int(sizes[0])
@@ -151,8 +151,8 @@ def pad_packed_sequence(sequence, batch_first=False, padding_value=0.0, total_le
 def pad_sequence(sequences, batch_first=False, padding_value=0.0, padding_side="right"):
     """Tensors of shapes (length, *) as one, (T, B, *) or (B, T, *) with `batch_first`, filled up with `padding_value`.
 
-    `padding_side`: "right" (behind the sequences) or "left". Raises `ValueError` for anything else, or where the shapes differ behind
-    the first axis.
+    `padding_side`: "right" (behind the sequences) or "left". Raises `ValueError` for anything else, or where the shapes differ
+    behind the first axis.
     """
     if not hasattr(sequences, "__iter__"):
         raise RuntimeError(f"sequences: expected an iterable of Tensors, got {type(sequences).__name__}")
