@@ -7,6 +7,8 @@ The rooms, each importing only from those below it:
         |        windows                                                   and what these share
     batch_norm  group_norm  layer_norm  norm                               means and variances taken out,
         |           |           |         |
+    embedding                                                              rows of a table, dense and sparse gradients
+        |
     activation  softmax  cross_entropy  loss  dropout  linear  optim       what training spends its time on, one family
         |          |          |          |       |       |       |         a room: kernels, node, public function
     arithmetic  elementwise  power  rounding  combine  compare             general tensor algebra: element by element,
@@ -15,7 +17,7 @@ The rooms, each importing only from those below it:
         |                          |
         |                       engine                                     backward: the walk over the tape
         |                          |
-    arith  sums  lines  sweep  operand  promotion                          the same on arrays, and what operators share
+    arith  sums  lines  sparse  sweep  operand  promotion                  the same on arrays, and what operators share
         |                          |
         |              tensor  aliases                                     Tensor, Node, the tape; views changed in place
         |                          |
