@@ -13,7 +13,10 @@ from libc.string cimport memset
 from numpy cimport NPY_DOUBLE, NPY_FLOAT, ndarray, npy_intp
 
 from bpcore.activation cimport Map, epilogue_map, map_backward
-from bpcore.convolve cimport AXES, Axis, Shape, correlate, correlate_input, correlate_weight
+from bpcore.conv_kernels cimport AXES
+from bpcore.conv_plan cimport Axis, Shape
+from bpcore.conv_weight cimport correlate_weight
+from bpcore.convolve cimport correlate, correlate_input
 from bpcore.memory cimport contiguous, empty, empty_like
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, recordsn, wrap
 

@@ -79,19 +79,18 @@ static void BP_NAME(turn_out)(BP_REAL *y, bp_size ld, bp_size spread, const BP_R
                               const BP_REAL *bias) {
     bp_size i0 = 0;
 #ifdef BP_VECTORS
-    if (spread == 1) {
+    if (spread == 1) { /* four outputs at a time: more of them may lie a multiple of 4096 bytes apart and evict each other */
         const bp_size n4 = n / BP_Q * BP_Q;
         i0 = m / BP_Q * BP_Q;
-        for (bp_size i = 0; i < i0; i += BP_Q) {
-            for (bp_size j = 0; j < n4; j += BP_Q) {
+        for (bp_size j = 0; j < n4; j += BP_Q)
+            for (bp_size i = 0; i < i0; i += BP_Q) {
                 BP_REAL block[4 * 4] __attribute__((aligned(16)));
                 BP_NAME(transpose_block)(block, BP_Q, acc + i * width + j, width);
                 for (bp_size q = 0; q < BP_Q; q++)
                     *(quadu *)(y + (j + q) * ld + i) = *(const quad *)(block + q * BP_Q) + (bias ? bias[j + q] : 0);
             }
-            for (bp_size j = n4; j < n; j++)
-                for (bp_size q = i; q < i + BP_Q; q++) y[j * ld + q] = acc[q * width + j] + (bias ? bias[j] : 0);
-        }
+        for (bp_size j = n4; j < n; j++)
+            for (bp_size i = 0; i < i0; i++) y[j * ld + i] = acc[i * width + j] + (bias ? bias[j] : 0);
     }
 #endif
     for (bp_size j = 0; j < n; j++)
@@ -110,8 +109,7 @@ static void BP_NAME(along_outputs)(const bp_conv *g, const bp_box *box, const BP
             BP_REAL *to = y + BP_NAME(row_out)(g, box, r) + o * ld;
             for (bp_size q = 0; q < parts; q++) {
                 const bp_size j = width * q / parts, m = width * (q + 1) / parts - j;
-                for (bp_size i = 0; i < m * wide; i++) acc[i] = 0;
-                BP_NAME(unit_rows)[m][wide / BP_VL](g->k, at + j, g->offset, 1, w + o * g->k, acc, wide);
+                BP_NAME(unit_rows)[m][wide / BP_VL](g->k, at + j, g->offset, 1, w + o * g->k, acc, wide, 1);
                 BP_NAME(turn_out)(to + j * g->spread[2], ld, g->spread[2], acc, wide, m, n, bias ? bias + o : NULL);
             }
         }
@@ -135,8 +133,7 @@ static void BP_NAME(gathered)(const bp_conv *g, const bp_box *box, const BP_REAL
         const bp_size o = t * BP_NR, n = g->outputs - o < BP_NR ? g->outputs - o : BP_NR, wide = BP_PANEL(n);
         for (bp_size q = 0; q < parts; q++) {
             const bp_size i0 = all * q / parts, m = all * (q + 1) / parts - i0;
-            for (bp_size i = 0; i < m * wide; i++) acc[i] = 0;
-            BP_NAME(unit_rows)[m][wide / BP_VL](k, rows + q * k * BP_MR, step, 1, w + o * k, acc, wide);
+            BP_NAME(unit_rows)[m][wide / BP_VL](k, rows + q * k * BP_MR, step, 1, w + o * k, acc, wide, 1);
             for (bp_size i = i0, j; i < i0 + m; i += j) { /* the places of one row at a time */
                 j = width - i % width < i0 + m - i ? width - i % width : i0 + m - i;
                 BP_NAME(turn_out)(y + BP_NAME(row_out)(g, box, i / width) + i % width * g->spread[2] + o * ld, ld, g->spread[2],
@@ -172,6 +169,28 @@ static void BP_NAME(conv_box)(const bp_conv *g, const bp_box *box, BP_REAL *scra
 
 /* sum[c t][o] += sum_s x[c, s step + tap[t]] dy[o, s]: dy is transposed once, outputs lie along vectors, and the rows of a tile
  * are channels, or neighboring taps where the input has too few channels. */
+/* sum[width] += the rows of b, four at a time to hide the latency of an addition. */
+static void BP_NAME(add_columns)(BP_REAL *sum, const BP_REAL *b, bp_size rows, bp_size width) {
+#ifdef BP_VECTORS
+    for (bp_size j = 0; j < width; j += BP_VL) {
+        vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+        bp_size i = 0;
+        for (; i + 4 <= rows; i += 4) {
+            const BP_REAL *at = b + i * width + j;
+            s0 += *(const vecu *)at;
+            s1 += *(const vecu *)(at + width);
+            s2 += *(const vecu *)(at + 2 * width);
+            s3 += *(const vecu *)(at + 3 * width);
+        }
+        for (; i < rows; i++) s0 += *(const vecu *)(b + i * width + j);
+        *(vecu *)(sum + j) += (s0 + s1) + (s2 + s3);
+    }
+#else
+    for (bp_size i = 0; i < rows; i++)
+        for (bp_size j = 0; j < width; j++) sum[j] += b[i * width + j];
+#endif
+}
+
 static bp_size BP_NAME(conv_weight_width)(bp_size outputs) { return (outputs + BP_VL - 1) / BP_VL * BP_VL; }
 
 static bp_size BP_NAME(conv_weight_scratch)(const bp_conv *g, const bp_box *box, bp_size channels) {
@@ -204,12 +223,7 @@ static void BP_NAME(conv_weight_box)(const bp_conv *g, const bp_box *box, const 
             else
                 BP_NAME(pack_panel)(b + r * width * panel, BP_NR, from, ld, 1, n, together * width);
         }
-        if (c0 == 0) { /* the bias's */
-            BP_REAL *total = sum + g->k * wide + o;
-            for (bp_size s = 0; s < all; s++) {
-                BP_SIMD for (bp_size j = 0; j < panel; j++) total[j] += b[s * panel + j];
-            }
-        }
+        if (c0 == 0 && g->bias) BP_NAME(add_columns)(sum + g->k * wide + o, b, all, panel);
         /* Which axis the rows of a tile run along: channels, or the taps of the last or the middle axis. */
         const bp_size channels = c1 - c0, w = g->step[2] == 1 ? g->taps[2] : 1, h = g->taps[1];
         const bp_size most = channels >= BP_MR / 2 || (channels >= w && channels >= h) ? 0 : w >= h ? 2 : 1;
@@ -222,7 +236,7 @@ static void BP_NAME(conv_weight_box)(const bp_conv *g, const bp_box *box, const 
                 for (bp_size t = 0; t < taps; t++) {
                     if ((most == 2 && t % g->taps[2]) || (most == 1 && t / g->taps[2] % h)) continue;
                     BP_NAME(rows)[m][panel / BP_VL](all, x + (c - c0) * g->plane + g->offset[t] + i * rs, place, rs, b,
-                                                    sum + (c * taps + t + i * between) * wide + o, between * wide);
+                                                    sum + (c * taps + t + i * between) * wide + o, between * wide, 0);
                 }
         }
     }
@@ -254,6 +268,7 @@ static void BP_NAME(conv_weight_finish)(BP_REAL *dw, BP_REAL *db, const BP_REAL 
 }
 
 #include "conv_depthwise.h"
+#include "winograd.h"
 
 static int BP_NAME(conv_vector)(void) { return (int)BP_VL; }
 static int BP_NAME(conv_rows)(void) { return BP_MR; }

@@ -1,7 +1,7 @@
 /* The two tiles of a convolution, held in registers over all of k: multiply-adds in the order of k, whatever the tile.
  *
  *     pixels_tile   y[i][j]   = sum_p w[p][i] x[off[p] + j]          neighboring places lie along a vector
- *     rows_tile     a[i][j]  += sum_p x[off[p] + i rs] b[p][j]       outputs lie along a vector
+ *     rows_tile     a[i][j]  += sum_p x[off[p] + i rs] b[p][j]       outputs lie along a vector; = where it starts `fresh`
  */
 #define BP_PIXELS_OUT BP_NAME(pixels_out)
 
@@ -45,10 +45,15 @@ BP_INLINE void BP_NAME(pixels_tile)(const int m, const int nv, bp_size k, const 
 }
 
 BP_INLINE void BP_NAME(rows_tile)(const int m, const int nv, bp_size k, const BP_REAL *x, const bp_size *off, const bp_size rs,
-                                  const BP_REAL *b, BP_REAL *a, bp_size lda) {
+                                  const BP_REAL *b, BP_REAL *a, bp_size lda, int fresh) {
     vec acc[BP_MR][2];
-    BP_UNROLL for (int i = 0; i < m; i++)
-        BP_UNROLL for (int v = 0; v < nv; v++) acc[i][v] = *(const vecu *)(a + i * lda + v * BP_VL);
+    if (fresh) {
+        BP_UNROLL for (int i = 0; i < m; i++)
+            BP_UNROLL for (int v = 0; v < nv; v++) acc[i][v] = (vec){0};
+    } else {
+        BP_UNROLL for (int i = 0; i < m; i++)
+            BP_UNROLL for (int v = 0; v < nv; v++) acc[i][v] = *(const vecu *)(a + i * lda + v * BP_VL);
+    }
     for (bp_size p = 0; p < k; p++, b += nv * BP_VL) {
         const BP_REAL *at = x + off[p];
         vec row[2];
@@ -76,7 +81,9 @@ BP_INLINE void BP_NAME(pixels_tile)(const int m, const int nv, bp_size k, const 
 }
 
 BP_INLINE void BP_NAME(rows_tile)(const int m, const int nv, bp_size k, const BP_REAL *x, const bp_size *off, const bp_size rs,
-                                  const BP_REAL *b, BP_REAL *a, bp_size lda) {
+                                  const BP_REAL *b, BP_REAL *a, bp_size lda, int fresh) {
+    for (int i = 0; i < m && fresh; i++)
+        for (int j = 0; j < nv * BP_VL; j++) a[i * lda + j] = 0;
     for (bp_size p = 0; p < k; p++)
         for (int i = 0; i < m; i++)
             for (int j = 0; j < nv * BP_VL; j++) a[i * lda + j] += x[off[p] + i * rs] * b[p * nv * BP_VL + j];
@@ -86,7 +93,7 @@ BP_INLINE void BP_NAME(rows_tile)(const int m, const int nv, bp_size k, const BP
 typedef void (*BP_NAME(pixels_fn))(bp_size k, const BP_REAL *w, const BP_REAL *x0, const BP_REAL *x1, const bp_size *off,
                                    const BP_PIXELS_OUT *out);
 typedef void (*BP_NAME(rows_fn))(bp_size k, const BP_REAL *x, const bp_size *off, bp_size rs, const BP_REAL *b, BP_REAL *a,
-                                 bp_size lda);
+                                 bp_size lda, int fresh);
 
 /* One copy of each body for each number of rows and vectors; rows that are neighbors (rs = 1) have copies of their own. */
 #define BP_CONV_TILE(m, nv)                                                                                                   \
@@ -95,13 +102,13 @@ typedef void (*BP_NAME(rows_fn))(bp_size k, const BP_REAL *x, const bp_size *off
         BP_NAME(pixels_tile)(m, nv, k, w, x0, x1, off, out);                                                                  \
     }                                                                                                                         \
     static void BP_NAME(rows_##m##_##nv)(bp_size k, const BP_REAL *x, const bp_size *off, bp_size rs, const BP_REAL *b,       \
-                                         BP_REAL *a, bp_size lda) {                                                           \
-        BP_NAME(rows_tile)(m, nv, k, x, off, rs, b, a, lda);                                                                  \
+                                         BP_REAL *a, bp_size lda, int fresh) {                                                \
+        BP_NAME(rows_tile)(m, nv, k, x, off, rs, b, a, lda, fresh);                                                           \
     }                                                                                                                         \
     static void BP_NAME(unit_##m##_##nv)(bp_size k, const BP_REAL *x, const bp_size *off, bp_size rs, const BP_REAL *b,       \
-                                         BP_REAL *a, bp_size lda) {                                                           \
+                                         BP_REAL *a, bp_size lda, int fresh) {                                                \
         (void)rs;                                                                                                             \
-        BP_NAME(rows_tile)(m, nv, k, x, off, 1, b, a, lda);                                                                   \
+        BP_NAME(rows_tile)(m, nv, k, x, off, 1, b, a, lda, fresh);                                                            \
     }
 #define BP_CONV_TILES(m) BP_CONV_TILE(m, 1) BP_CONV_TILE(m, 2)
 BP_CONV_TILES(1) BP_CONV_TILES(2) BP_CONV_TILES(3) BP_CONV_TILES(4) BP_CONV_TILES(5) BP_CONV_TILES(6)
@@ -110,17 +117,17 @@ BP_CONV_TILES(7) BP_CONV_TILES(8) BP_CONV_TILES(9) BP_CONV_TILES(10) BP_CONV_TIL
 #endif
 
 #if BP_MR == 12
-#define BP_CONV_TABLE(form)                                                                                     \
-    {                                                                                                           \
-        {NULL}, BP_CONV_PAIR(form, 1), BP_CONV_PAIR(form, 2), BP_CONV_PAIR(form, 3), BP_CONV_PAIR(form, 4),     \
-            BP_CONV_PAIR(form, 5), BP_CONV_PAIR(form, 6), BP_CONV_PAIR(form, 7), BP_CONV_PAIR(form, 8),         \
-            BP_CONV_PAIR(form, 9), BP_CONV_PAIR(form, 10), BP_CONV_PAIR(form, 11), BP_CONV_PAIR(form, 12)       \
+#define BP_CONV_TABLE(form)                                                                                                   \
+    {                                                                                                                         \
+        {NULL}, BP_CONV_PAIR(form, 1), BP_CONV_PAIR(form, 2), BP_CONV_PAIR(form, 3), BP_CONV_PAIR(form, 4),                   \
+            BP_CONV_PAIR(form, 5), BP_CONV_PAIR(form, 6), BP_CONV_PAIR(form, 7), BP_CONV_PAIR(form, 8),                       \
+            BP_CONV_PAIR(form, 9), BP_CONV_PAIR(form, 10), BP_CONV_PAIR(form, 11), BP_CONV_PAIR(form, 12)                     \
     }
 #else
-#define BP_CONV_TABLE(form)                                                                                     \
-    {                                                                                                           \
-        {NULL}, BP_CONV_PAIR(form, 1), BP_CONV_PAIR(form, 2), BP_CONV_PAIR(form, 3), BP_CONV_PAIR(form, 4),     \
-            BP_CONV_PAIR(form, 5), BP_CONV_PAIR(form, 6)                                                        \
+#define BP_CONV_TABLE(form)                                                                                                   \
+    {                                                                                                                         \
+        {NULL}, BP_CONV_PAIR(form, 1), BP_CONV_PAIR(form, 2), BP_CONV_PAIR(form, 3), BP_CONV_PAIR(form, 4),                   \
+            BP_CONV_PAIR(form, 5), BP_CONV_PAIR(form, 6)                                                                      \
     }
 #endif
 #define BP_CONV_PAIR(form, m) {NULL, BP_NAME(form##_##m##_1), BP_NAME(form##_##m##_2)}
