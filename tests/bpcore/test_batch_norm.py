@@ -201,7 +201,8 @@ def test_outliers(dtype):
     x[0, 0, 0, 0] = x[3, 1, 2, 2] = 1e5
     running = bpnn.zeros(3, dtype=dtype), bpnn.zeros(3, dtype=dtype)
     batch_norm(bpnn.tensor(x), *running, None, None, True, 1.0)
-    np.testing.assert_allclose(running[1].numpy(), x.astype(np.float64).var((0, 2, 3), ddof=1), rtol=1e-4)
+    # The sums are relative to the first element of a piece: float32 loses up to a piece's length, 2048, times its rounding.
+    np.testing.assert_allclose(running[1].numpy(), x.astype(np.float64).var((0, 2, 3), ddof=1), rtol=1e-3)
 
 
 def test_running_statistics():
