@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bpnn.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bpnn.nn.modules.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from bpnn.nn.modules.linear import Identity
 from bpnn.nn.parameter import Parameter
 
@@ -14,9 +16,9 @@ from bpcore.tensor import from_array
 
 __all__ = ["FoldedNorm", "fuse_conv_bn", "fuse_conv_bn_eval", "fuse_conv_bn_weights"]
 
-CONVOLUTIONS = ("Conv1d", "Conv2d", "Conv3d")
-TRANSPOSED = ("ConvTranspose1d", "ConvTranspose2d")
-NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
+CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)
+TRANSPOSED = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
+NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
 class FoldedNorm(Identity):
@@ -100,13 +102,14 @@ def fuse_conv_bn(model: Any) -> Any:
         for (name, conv), (next_name, norm) in itertools.pairwise(children):
             if not _fits(conv, norm) or places[id(conv)] > 1 or places[id(norm)] > 1:
                 continue
-            module._modules[name] = fuse_conv_bn_eval(conv, norm, type(conv).__name__ in TRANSPOSED)
+            module._modules[name] = fuse_conv_bn_eval(conv, norm, isinstance(conv, TRANSPOSED))
             module._modules[next_name] = FoldedNorm().eval()
     return model
 
 
 def _fits(conv: Any, norm: Any) -> bool:
-    kind = type(conv).__name__
-    if type(norm).__name__ not in NORMS or kind not in CONVOLUTIONS + TRANSPOSED or (kind in TRANSPOSED and conv.groups != 1):
+    if not isinstance(norm, NORMS) or not isinstance(conv, CONVOLUTIONS + TRANSPOSED):
         return False
-    return conv.out_channels == norm.num_features and norm.running_mean is not None
+    if isinstance(conv, TRANSPOSED) and conv.groups != 1:
+        return False
+    return bool(conv.out_channels == norm.num_features and norm.running_mean is not None)
