@@ -8,7 +8,7 @@ The rooms, each importing only from those below it:
     batch_norm  group_norm  layer_norm  norm                               means and variances taken out,
         |           |           |         |
     embedding                                                              rows of a table, dense and sparse gradients
-    recurrent  recurrent_layer  timesteps                                  tanh, LSTM, GRU: layers, what they take, the loop over time
+    recurrent  recurrent_layer  timesteps                                  layers, what they take, the loop over time
         |
     activation  softmax  cross_entropy  loss  dropout  linear  optim       what training spends its time on, one family
         |          |          |          |       |       |       |         a room: kernels, node, public function
