@@ -106,7 +106,7 @@ def with_includes(files):
         file = waiting.pop()
         if file not in found and file.exists():
             found.add(file)
-            for name in re.findall(r'(?:#\s*include|extern from)\s+"(.+?)"', file.read_text(encoding="utf-8")):
+            for name in re.findall(r'(?:#\s*include|extern from|BP_BODIES)\s+"(.+?)"', file.read_text(encoding="utf-8")):
                 waiting += [file.parent / name, CORE / name]
     return sorted(map(str, found))
 
@@ -137,6 +137,7 @@ class BuildCore(build_ext):
                 ext.extra_compile_args += openmp[0]
                 ext.extra_link_args = list(openmp[1])
         self.run_cython(self.write_settings())
+        self.force = True  # what is up to date is decided in build_extension: a copied file is newer than it looks
         super().build_extensions()
         self.write_record()
 

@@ -16,6 +16,7 @@ cdef extern from "kernels/conv_args.h":
         const char *used[AXES]
         Py_ssize_t plane, depth, row, phase, image
         const Py_ssize_t *offset
+        const Py_ssize_t *tap_row
         int form, in_place
 
     ctypedef struct bp_box:
@@ -33,8 +34,8 @@ cdef extern from "kernels/conv_args.h":
     ctypedef struct bp_conv_table_f32:
         Py_ssize_t (*conv_tiles)(Py_ssize_t outputs, int form) noexcept nogil
         Py_ssize_t (*conv_packed_size)(Py_ssize_t k, Py_ssize_t outputs, int form) noexcept nogil
-        void (*conv_pack)(float *out, const float *w, Py_ssize_t so, Py_ssize_t sc, const Py_ssize_t *tap, Py_ssize_t taps,
-                          Py_ssize_t channels, Py_ssize_t outputs, int form) noexcept nogil
+        void (*conv_pack)(float *out, const float *w, Py_ssize_t so, Py_ssize_t sc, const Py_ssize_t *tap, const bp_conv *g,
+                          Py_ssize_t t0, Py_ssize_t t1) noexcept nogil
         Py_ssize_t (*conv_scratch)(const bp_conv *g, const bp_box *box) noexcept nogil
         void (*conv_box)(const bp_conv *g, const bp_box *box, float *scratch) noexcept nogil
         Py_ssize_t (*conv_weight_width)(Py_ssize_t outputs) noexcept nogil
@@ -60,8 +61,8 @@ cdef extern from "kernels/conv_args.h":
     ctypedef struct bp_conv_table_f64:
         Py_ssize_t (*conv_tiles)(Py_ssize_t outputs, int form) noexcept nogil
         Py_ssize_t (*conv_packed_size)(Py_ssize_t k, Py_ssize_t outputs, int form) noexcept nogil
-        void (*conv_pack)(double *out, const double *w, Py_ssize_t so, Py_ssize_t sc, const Py_ssize_t *tap, Py_ssize_t taps,
-                          Py_ssize_t channels, Py_ssize_t outputs, int form) noexcept nogil
+        void (*conv_pack)(double *out, const double *w, Py_ssize_t so, Py_ssize_t sc, const Py_ssize_t *tap, const bp_conv *g,
+                          Py_ssize_t t0, Py_ssize_t t1) noexcept nogil
         Py_ssize_t (*conv_scratch)(const bp_conv *g, const bp_box *box) noexcept nogil
         void (*conv_box)(const bp_conv *g, const bp_box *box, double *scratch) noexcept nogil
         Py_ssize_t (*conv_weight_width)(Py_ssize_t outputs) noexcept nogil

@@ -50,7 +50,8 @@ cdef Shape simple(const Shape *s) noexcept nogil
 cdef ndarray make_tables(const Shape *s, Py_ssize_t channels, Tables *t)
 cdef void forward_taps(bp_conv *g, const Shape *s, Tables *t) noexcept nogil
 cdef void note_taps(bp_conv *g, int a, const Py_ssize_t *tap, char *used) noexcept nogil
-cdef void fill_offsets(Work *w, Py_ssize_t *offset, Py_ssize_t **tap) noexcept nogil
+# Distances of channels and taps in their order, or with `rows_first` of rows of taps, channels, and taps of a row.
+cdef void fill_offsets(Work *w, Py_ssize_t *offset, Py_ssize_t **tap, bint rows_first) noexcept nogil
 cdef bint inside(const bp_conv *g) noexcept nogil
 cdef void lay_planes(Work *w) noexcept nogil
 cdef void halve_boxes(Work *w) noexcept nogil

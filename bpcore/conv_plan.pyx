@@ -78,18 +78,20 @@ cdef void count_boxes(Work *w) noexcept nogil:
     w.blocks = up(w.g.images, w.box_images)
 
 
-cdef void fill_offsets(Work *w, Py_ssize_t *offset, Py_ssize_t **tap) noexcept nogil:
+cdef void fill_offsets(Work *w, Py_ssize_t *offset, Py_ssize_t **tap, bint rows_first) noexcept nogil:
     cdef bp_conv *g = &w.g
-    cdef Py_ssize_t c, i, j, q, t, p = 0
+    cdef Py_ssize_t c, i, j, q, t, row, p
     for c in range(g.channels):
         for i in range(g.taps[0]):
             for j in range(g.taps[1]):
+                row = i * g.taps[1] + j
+                p = (row * g.channels + c if rows_first else c * g.taps[0] * g.taps[1] + row) * g.taps[2]
                 for q in range(g.taps[2]):
                     t = tap[2][q] - g.lo[2]
-                    offset[p] = (c * g.plane + (tap[0][i] - g.lo[0]) * g.depth + (tap[1][j] - g.lo[1]) * g.row
-                                 + t % g.step[2] * g.phase + t // g.step[2])
-                    p += 1
+                    offset[p + q] = (c * g.plane + (tap[0][i] - g.lo[0]) * g.depth + (tap[1][j] - g.lo[1]) * g.row
+                                     + t % g.step[2] * g.phase + t // g.step[2])
     g.offset = offset
+    g.tap_row = tap[1]
 
 
 cdef void note_taps(bp_conv *g, int a, const Py_ssize_t *tap, char *used) noexcept nogil:

@@ -124,7 +124,7 @@ cdef int correlate_weight(const Shape *shape, ndarray dw, ndarray db, ndarray x,
     w.box_images = 1
     if g.channels == 1 and g.outputs == 1 and g.groups > 1:
         lay_planes(&w)
-        fill_offsets(&w, t.offset, t.tap)
+        fill_offsets(&w, t.offset, t.tap, False)
         w.scratch = ((g.k + 4) * vl + g.out[0] * g.out[1] * up(g.out[2], vl) * vl + g.plane + 4 * vl) * w.itemsize
         w.ns = 0.3 * g.images * places * taps / vl * 1.5
         return share(&w, depthwise_sums, g.groups)
@@ -137,7 +137,7 @@ cdef int correlate_weight(const Shape *shape, ndarray dw, ndarray db, ndarray x,
         w.box_images = min(g.images, up(256, places))
     count_boxes(&w)
     lay_planes(&w)
-    fill_offsets(&w, t.offset, t.tap)
+    fill_offsets(&w, t.offset, t.tap, False)
     # Sums apart: a number that depends on the shape alone.
     w.sum_step = (g.k + 1) * wide
     w.parts = min(min(w.blocks, GROUPS), max(1, SUMS // (w.sum_step * g.groups * w.itemsize)))

@@ -15,7 +15,7 @@ from bpcore.conv_plan cimport (
     note_taps, share, simple, up,
 )
 from bpcore.memory cimport empty
-from bpcore.threads cimport team_size
+from bpcore.threads cimport parallel_for, team_size
 from bpcore.winograd cimport winograd
 
 np.import_array()
@@ -102,6 +102,29 @@ cdef double choose_form(Work *w) noexcept nogil:
     return min(along, gathered)
 
 
+cdef struct Packing:
+    bp_conv *g
+    const char *weight
+    Py_ssize_t so, sc, group_step
+    const Py_ssize_t *tap
+    Py_ssize_t tiles
+    int itemsize
+
+
+cdef void pack_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Tiles `begin` to `end` of the weights of all groups."""
+    cdef Packing *p = <Packing *> ctx
+    cdef Py_ssize_t i, group, at
+    for i in range(begin, end):
+        group, at = i // p.tiles, i % p.tiles
+        if p.itemsize == 4:
+            kernels().f32.conv_pack(<float *> p.g.weight + group * p.g.weight_step, <const float *> p.weight + group * p.group_step,
+                                    p.so, p.sc, p.tap, p.g, at, at + 1)
+        else:
+            kernels().f64.conv_pack(<double *> p.g.weight + group * p.g.weight_step,
+                                    <const double *> p.weight + group * p.group_step, p.so, p.sc, p.tap, p.g, at, at + 1)
+
+
 cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssize_t *weight_tap, ndarray weight,
                     Py_ssize_t so, Py_ssize_t sc, Py_ssize_t group_step) except -1:
     """One sum over taps, for which `g` has everything but the layout."""
@@ -111,6 +134,7 @@ cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssiz
     cdef double cycles
     cdef ndarray packed
     cdef bp_box box
+    cdef Packing packing
     cdef int a, team
     cdef bint f32 = w.itemsize == 4
     g.k = g.channels * taps
@@ -135,14 +159,9 @@ cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssiz
     packed = empty(1, &n, np.PyArray_TYPE(weight))
     g.weight = np.PyArray_DATA(packed)
     g.weight_step = size
+    packing = Packing(&w.g, <const char *> np.PyArray_DATA(weight), so, sc, group_step, weight_tap, w.tiles, w.itemsize)
     with nogil:
-        for q in range(g.groups):
-            if f32:
-                kernels().f32.conv_pack(<float *> g.weight + q * size, <const float *> np.PyArray_DATA(weight) + q * group_step,
-                                      so, sc, weight_tap, taps, g.channels, g.outputs, g.form)
-            else:
-                kernels().f64.conv_pack(<double *> g.weight + q * size, <const double *> np.PyArray_DATA(weight) + q * group_step,
-                                      so, sc, weight_tap, taps, g.channels, g.outputs, g.form)
+        parallel_for(pack_range, &packing, g.groups * w.tiles, 1. * g.k * g.outputs / w.tiles)
     # Enough items for the team: smaller boxes, else parts of the outputs.
     team = team_size(0.3 * cycles * places * g.images * g.groups)
     if not w.depthwise:
@@ -157,7 +176,7 @@ cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssiz
     else:
         items = g.images * g.groups
     lay_planes(w)
-    fill_offsets(w, offset, tap)
+    fill_offsets(w, offset, tap, True)
     w.ns = 0.3 * cycles * places * g.images * g.groups / items
     if w.depthwise:
         size = g.plane + 64

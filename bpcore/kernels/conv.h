@@ -29,24 +29,50 @@ BP_INLINE bp_size BP_NAME(conv_tile_at)(bp_size outputs, bp_size t, bp_size tile
     return t * BP_NR < outputs ? t * BP_NR : outputs;
 }
 
-/* For each tile its k steps, at each of them the weights of its outputs; along outputs rounded up to whole vectors by zeros. */
-static void BP_NAME(conv_pack)(BP_REAL *out, const BP_REAL *w, bp_size so, bp_size sc, const bp_size *tap, bp_size taps,
-                               bp_size channels, bp_size outputs, int form) {
-    const bp_size tiles = BP_NAME(conv_tiles)(outputs, form);
-    for (bp_size t = 0; t < tiles; t++) {
-        const bp_size o = BP_NAME(conv_tile_at)(outputs, t, tiles, form);
-        const bp_size m = BP_NAME(conv_tile_at)(outputs, t + 1, tiles, form) - o;
-        const bp_size width = form == BP_ALONG_PIXELS ? m : BP_PANEL(m);
-        for (bp_size c = 0; c < channels; c++)
-            for (bp_size q = 0; q < taps; q++, out += width) {
-                const BP_REAL *in = w + o * so + c * sc + tap[q];
-                for (bp_size i = 0; i < m; i++) out[i] = in[i * so];
-                for (bp_size i = m; i < width; i++) out[i] = 0;
+/* Tiles t0 to t1: for each its k steps (rows of taps, channels, taps of a row), at each of them the weights of its outputs; along
+ * outputs rounded up to whole vectors by zeros. Four outputs of a few channels at a time: distances between outputs may be
+ * multiples of 4096 bytes, and what is written stays in the first cache. */
+static void BP_NAME(conv_pack)(BP_REAL *out, const BP_REAL *w, bp_size so, bp_size sc, const bp_size *tap, const bp_conv *g,
+                               bp_size t0, bp_size t1) {
+    const bp_size tiles = BP_NAME(conv_tiles)(g->outputs, g->form), row = g->taps[2], taps = g->taps[0] * g->taps[1] * row;
+    for (bp_size t = t0; t < t1; t++) {
+        const bp_size o = BP_NAME(conv_tile_at)(g->outputs, t, tiles, g->form);
+        const bp_size m = BP_NAME(conv_tile_at)(g->outputs, t + 1, tiles, g->form) - o;
+        const bp_size width = g->form == BP_ALONG_PIXELS ? m : BP_PANEL(m);
+        BP_REAL *to = out + o * g->k;
+        for (bp_size c0 = 0; c0 < g->channels; c0 += 16) {
+            const bp_size c1 = g->channels - c0 < 16 ? g->channels : c0 + 16;
+            for (bp_size i = 0; i < width; i += 4) {
+                const bp_size n = width - i < 4 ? width - i : 4, have = m - i < n ? m - i : n;
+                for (bp_size c = c0; c < c1; c++)
+                    for (bp_size q = 0; q < taps; q++) {
+                        const BP_REAL *in = w + (o + i) * so + c * sc + tap[q];
+                        BP_REAL *at = to + ((q / row * g->channels + c) * row + q % row) * width + i;
+                        if (have == 4)
+                            at[0] = in[0], at[1] = in[so], at[2] = in[2 * so], at[3] = in[3 * so];
+                        else
+                            for (bp_size j = 0; j < n; j++) at[j] = j < have ? in[j * so] : 0;
+                    }
             }
+        }
     }
 }
 
 /* --- forward ---------------------------------------------------------------------------------------------------------------- */
+
+/* The k steps p0 to p1 that row r of a box needs: those of taps that see rows of x. Steps come row of taps after row of taps. */
+BP_INLINE void BP_NAME(steps_of_row)(const bp_conv *g, const bp_box *box, bp_size r, bp_size *p0, bp_size *p1) {
+    const bp_size y = (box->first[1] + r % box->count[1]) * g->step[1], rows = g->taps[1];
+    bp_size first = 0, last = rows;
+    if (g->taps[0] > 1) return;
+    while (first < last && (y + g->tap_row[first] < 0 || y + g->tap_row[first] >= g->in[1])) first++;
+    while (last > first && (y + g->tap_row[last - 1] < 0 || y + g->tap_row[last - 1] >= g->in[1])) last--;
+    if (first * (g->k / rows) < *p0) *p0 = first * (g->k / rows);
+    if (last * (g->k / rows) > *p1) *p1 = last * (g->k / rows);
+}
+
+/* A few pairs of vectors at a time against all outputs: what is read stays in the first cache, and y is written in long runs. */
+#define BP_PAIRS 8
 
 static void BP_NAME(along_pixels)(const bp_conv *g, const bp_box *box, const BP_REAL *x, BP_REAL *y, const BP_REAL *w,
                                   const BP_REAL *bias) {
@@ -54,22 +80,27 @@ static void BP_NAME(along_pixels)(const bp_conv *g, const bp_box *box, const BP_
     const bp_size vectors = (width + BP_VL - 1) / BP_VL, all = rows * vectors;
     const bp_size tiles = BP_NAME(conv_tiles)(g->outputs, g->form);
     const bp_size ld = g->whole[0] * g->whole[1] * g->whole[2];
-    for (bp_size i = 0; i < all; i += 2) {
-        const int nv = i + 1 < all ? 2 : 1;
-        const BP_REAL *at[2] = {x, x};
-        bp_size to[2] = {0, 0};
-        BP_PIXELS_OUT out = {{NULL, NULL}, {0, 0}, ld, g->spread[2], NULL};
-        for (int v = 0; v < nv; v++) {
-            const bp_size r = (i + v) / vectors, j = (i + v) % vectors * BP_VL;
-            at[v] = x + BP_NAME(row_in)(g, box, r) + j;
-            to[v] = BP_NAME(row_out)(g, box, r) + j * g->spread[2];
-            out.n[v] = width - j < BP_VL ? width - j : BP_VL;
+    const BP_REAL *at[2 * BP_PAIRS];
+    bp_size to[2 * BP_PAIRS], n[2 * BP_PAIRS], p0[BP_PAIRS], p1[BP_PAIRS];
+    for (bp_size first = 0; first < all; first += 2 * BP_PAIRS) {
+        const bp_size count = all - first < 2 * BP_PAIRS ? all - first : 2 * BP_PAIRS;
+        for (bp_size i = 0; i < count; i++) {
+            const bp_size r = (first + i) / vectors, j = (first + i) % vectors * BP_VL;
+            at[i] = x + BP_NAME(row_in)(g, box, r) + j;
+            to[i] = BP_NAME(row_out)(g, box, r) + j * g->spread[2];
+            n[i] = width - j < BP_VL ? width - j : BP_VL;
+            if (i % 2 == 0) p0[i / 2] = g->taps[0] > 1 ? 0 : g->k, p1[i / 2] = g->taps[0] > 1 ? g->k : 0;
+            BP_NAME(steps_of_row)(g, box, r, p0 + i / 2, p1 + i / 2);
         }
         for (bp_size t = box->tile0; t < box->tile1; t++) {
             const bp_size o = g->outputs * t / tiles, m = g->outputs * (t + 1) / tiles - o;
-            for (int v = 0; v < nv; v++) out.y[v] = y + to[v] + o * ld;
-            if (bias) out.bias = bias + o;
-            BP_NAME(pixels)[m][nv](g->k, w + o * g->k, at[0], at[1], g->offset, &out);
+            for (bp_size i = 0; i < count; i += 2) {
+                const int nv = i + 1 < count ? 2 : 1;
+                const bp_size p = p0[i / 2], k = p1[i / 2] > p ? p1[i / 2] - p : 0;
+                const BP_PIXELS_OUT out = {{y + to[i] + o * ld, nv == 2 ? y + to[i + 1] + o * ld : NULL},
+                                           {n[i], nv == 2 ? n[i + 1] : 0}, ld, g->spread[2], bias ? bias + o : NULL};
+                BP_NAME(pixels)[m][nv](k, w + o * g->k + p * m, at[i], nv == 2 ? at[i + 1] : NULL, g->offset + p, &out);
+            }
         }
     }
 }
@@ -107,9 +138,12 @@ static void BP_NAME(along_outputs)(const bp_conv *g, const bp_box *box, const BP
         for (bp_size r = 0; r < rows; r++) {
             const BP_REAL *at = x + BP_NAME(row_in)(g, box, r);
             BP_REAL *to = y + BP_NAME(row_out)(g, box, r) + o * ld;
+            bp_size p0 = g->taps[0] > 1 ? 0 : g->k, p1 = g->taps[0] > 1 ? g->k : 0;
+            BP_NAME(steps_of_row)(g, box, r, &p0, &p1);
+            if (p0 > p1) p0 = p1 = 0;
             for (bp_size q = 0; q < parts; q++) {
                 const bp_size j = width * q / parts, m = width * (q + 1) / parts - j;
-                BP_NAME(unit_rows)[m][wide / BP_VL](g->k, at + j, g->offset, 1, w + o * g->k, acc, wide, 1);
+                BP_NAME(unit_rows)[m][wide / BP_VL](p1 - p0, at + j, g->offset + p0, 1, w + o * g->k + p0 * wide, acc, wide, 1);
                 BP_NAME(turn_out)(to + j * g->spread[2], ld, g->spread[2], acc, wide, m, n, bias ? bias + o : NULL);
             }
         }
@@ -193,15 +227,122 @@ static void BP_NAME(add_columns)(BP_REAL *sum, const BP_REAL *b, bp_size rows, b
 
 static bp_size BP_NAME(conv_weight_width)(bp_size outputs) { return (outputs + BP_VL - 1) / BP_VL * BP_VL; }
 
+/* Few outputs would leave most of a vector empty: then places lie along it, and every product is summed up at the end. Vectors
+ * reach beyond rows, so all of the planes must be laid out: a whole image, and no step that leaves rows out. */
+static int BP_NAME(weight_by_dots)(const bp_conv *g, const bp_box *box) {
+    const bp_size w = box->count[2], vectors = (w + BP_VL - 1) / BP_VL;
+    for (int a = 0; a < 3; a++)
+        if (g->step[a] != 1 || box->count[a] != g->out[a]) return 0;
+    return 2 * g->outputs <= BP_VL && vectors * BP_VL * g->outputs <= w * BP_VL;
+}
+
+#if BP_MR == 12
+#define BP_DOTS_O 3
+#else
+#define BP_DOTS_O 2
+#endif
+
+/* sum[i][j] += sum over rows of dy[i] x[j] for m outputs, dy_step apart, and n taps, x_step apart. */
+BP_INLINE void BP_NAME(weight_dots)(const int m, const int n, BP_REAL *sum, bp_size so, bp_size st, const BP_REAL *dy,
+                                    bp_size dy_step, const BP_REAL *x, bp_size x_step, const bp_size *place, bp_size rows,
+                                    bp_size width) {
+#ifdef BP_VECTORS
+    vec acc[BP_DOTS_O][5];
+    BP_UNROLL for (int i = 0; i < m; i++)
+        BP_UNROLL for (int j = 0; j < n; j++) acc[i][j] = (vec){0};
+    for (bp_size r = 0; r < rows; r++)
+        for (bp_size q = 0; q < width; q += BP_VL) {
+            vec d[BP_DOTS_O];
+            BP_UNROLL for (int i = 0; i < m; i++) d[i] = *(const vecu *)(dy + i * dy_step + r * width + q);
+            BP_UNROLL for (int j = 0; j < n; j++) {
+                vec at = *(const vecu *)(x + place[r] + q + j * x_step);
+                BP_IN_REGISTER(at);
+                BP_UNROLL for (int i = 0; i < m; i++) acc[i][j] += d[i] * at;
+            }
+        }
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            BP_REAL lanes[BP_WIDTH / sizeof(BP_REAL)] __attribute__((aligned(BP_WIDTH))), total = 0;
+            *(vec *)lanes = acc[i][j];
+            BP_SIMD_SUM(total) for (int l = 0; l < BP_VL; l++) total += lanes[l];
+            sum[i * so + j * st] += total;
+        }
+#else
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++)
+            for (bp_size r = 0; r < rows; r++)
+                for (bp_size q = 0; q < width; q++)
+                    sum[i * so + j * st] += dy[i * dy_step + r * width + q] * x[place[r] + q + j * x_step];
+#endif
+}
+
+#define BP_DOTS(m, n) \
+    case 8 * m + n: BP_NAME(weight_dots)(m, n, sum, so, st, dy, dy_step, x, x_step, place, rows, width); break;
+static void BP_NAME(weight_dots_of)(int m, int n, BP_REAL *sum, bp_size so, bp_size st, const BP_REAL *dy, bp_size dy_step,
+                                    const BP_REAL *x, bp_size x_step, const bp_size *place, bp_size rows, bp_size width) {
+    switch (8 * m + n) {
+        BP_DOTS(1, 1) BP_DOTS(1, 2) BP_DOTS(1, 3) BP_DOTS(1, 4) BP_DOTS(1, 5)
+        BP_DOTS(2, 1) BP_DOTS(2, 2) BP_DOTS(2, 3) BP_DOTS(2, 4) BP_DOTS(2, 5)
+#if BP_DOTS_O == 3
+        BP_DOTS(3, 1) BP_DOTS(3, 2) BP_DOTS(3, 3) BP_DOTS(3, 4) BP_DOTS(3, 5)
+#endif
+    }
+}
+
+/* scratch: where rows begin in the planes, dy with its rows rounded up to whole vectors by zeros, the planes. */
+static void BP_NAME(conv_weight_dots)(const bp_conv *g, const bp_box *box, const BP_REAL *dy, BP_REAL *sum, bp_size c0, bp_size c1,
+                                      BP_REAL *scratch) {
+    const bp_size width = (box->count[2] + BP_VL - 1) / BP_VL * BP_VL, wide = BP_NAME(conv_weight_width)(g->outputs);
+    const bp_size rows = (box->image1 - box->image0) * box->count[0] * box->count[1], row = g->taps[2];
+    const bp_size taps = g->taps[0] * g->taps[1] * row, ld = g->whole[0] * g->whole[1] * g->whole[2];
+    bp_size *place = (bp_size *)scratch;
+    BP_REAL *padded = scratch + (rows * (bp_size)(sizeof(bp_size) / sizeof(BP_REAL)) + BP_VL - 1) / BP_VL * BP_VL;
+    BP_REAL *planes = padded + g->outputs * rows * width;
+    const bp_size size = (box->image1 - box->image0 - 1) * g->image + (c1 - c0) * g->plane;
+    BP_NAME(conv_planes)(g, box, c0, c1, planes);
+    for (bp_size i = 0; i < 2 * BP_VL; i++) planes[size + i] = 0; /* read beyond the last row, times zero */
+    for (bp_size r = 0; r < rows; r++) {
+        const BP_REAL *from = dy + BP_NAME(row_out)(g, box, r);
+        place[r] = BP_NAME(row_in)(g, box, r);
+        for (bp_size o = 0; o < g->outputs; o++) {
+            BP_REAL *to = padded + (o * rows + r) * width;
+            for (bp_size j = width - BP_VL; j < width; j++) to[j] = 0;
+            for (bp_size j = 0; j < box->count[2]; j++) to[j] = from[o * ld + j];
+        }
+    }
+    if (c0 == 0 && g->bias)
+        for (bp_size o = 0; o < g->outputs; o++) {
+            BP_REAL total = 0;
+            BP_SIMD_SUM(total) for (bp_size j = 0; j < rows * width; j++) total += padded[o * rows * width + j];
+            sum[g->k * wide + o] += total;
+        }
+    for (bp_size o = 0; o < g->outputs; o += BP_DOTS_O) {
+        const int m = g->outputs - o < BP_DOTS_O ? (int)(g->outputs - o) : BP_DOTS_O;
+        for (bp_size c = c0; c < c1; c++)
+            for (bp_size t = 0, n; t < taps; t += n) {
+                n = row - t % row < 5 ? row - t % row : 5; /* neighboring taps of a row */
+                BP_NAME(weight_dots_of)(m, (int)n, sum + (c * taps + t) * wide + o, 1, wide, padded + o * rows * width,
+                                        rows * width, planes + (c - c0) * g->plane + g->offset[t],
+                                        row > 1 ? g->offset[1] - g->offset[0] : 0, place, rows, width);
+            }
+    }
+}
+
 static bp_size BP_NAME(conv_weight_scratch)(const bp_conv *g, const bp_box *box, bp_size channels) {
     const bp_size all = (box->image1 - box->image0) * box->count[0] * box->count[1] * box->count[2];
     const bp_size table = (all * (bp_size)(sizeof(bp_size) / sizeof(BP_REAL)) + BP_VL - 1) / BP_VL * BP_VL;
-    return table + all * BP_NAME(conv_weight_width)(g->outputs) +
-           (g->in_place ? 0 : BP_NAME(conv_planes_size)(g, box, channels));
+    const bp_size planes = BP_NAME(conv_planes_size)(g, box, channels) + 4 * BP_VL;
+    if (BP_NAME(weight_by_dots)(g, box)) return table + BP_VL + all / box->count[2] * (box->count[2] + BP_VL) * g->outputs + planes;
+    return table + all * BP_NAME(conv_weight_width)(g->outputs) + (g->in_place ? 0 : planes);
 }
 
 static void BP_NAME(conv_weight_box)(const bp_conv *g, const bp_box *box, const BP_REAL *dy, BP_REAL *sum, bp_size c0, bp_size c1,
                                      BP_REAL *scratch) {
+    if (BP_NAME(weight_by_dots)(g, box)) {
+        BP_NAME(conv_weight_dots)(g, box, dy + (box->image0 * g->groups + box->group) * g->outputs * g->whole[0] * g->whole[1] * g->whole[2],
+                                  sum, c0, c1, scratch);
+        return;
+    }
     const bp_size width = box->count[2], rows = (box->image1 - box->image0) * box->count[0] * box->count[1], all = rows * width;
     const bp_size ld = g->whole[0] * g->whole[1] * g->whole[2], wide = BP_NAME(conv_weight_width)(g->outputs);
     const bp_size taps = g->taps[0] * g->taps[1] * g->taps[2];
@@ -273,6 +414,9 @@ static void BP_NAME(conv_weight_finish)(BP_REAL *dw, BP_REAL *db, const BP_REAL 
 static int BP_NAME(conv_vector)(void) { return (int)BP_VL; }
 static int BP_NAME(conv_rows)(void) { return BP_MR; }
 
+#undef BP_DOTS
+#undef BP_DOTS_O
+#undef BP_PAIRS
 #undef BP_PIXELS_OUT
 #undef BP_CONV_TILE
 #undef BP_CONV_TILES

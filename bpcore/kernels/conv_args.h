@@ -28,6 +28,7 @@ typedef struct {
     const char *used[3];        /* of `step` elements in turn, which any tap of the axis reads */
     bp_size plane, depth, row, phase, image; /* distances in planes: between channels, depths, rows, phases, images */
     const bp_size *offset;      /* k distances: from a place's first element in the planes to what its taps see */
+    const bp_size *tap_row;     /* the taps of the height */
     int form, in_place;         /* in_place: x itself serves as planes */
 } bp_conv;
 
@@ -46,11 +47,10 @@ typedef struct {
 } bp_winograd;
 
 #define BP_CONV_KERNELS(X, T)                                                                                                  \
-    /* tiles of outputs that one group has; elements of its packed weights; w[o][c][t], so and sc apart, taps in the order tap */ \
+    /* tiles of outputs that one group has; elements of its packed weights; some tiles of them, w[o][c][tap] so and sc apart */ \
     X(bp_size, conv_tiles, (bp_size outputs, int form))                                                                        \
     X(bp_size, conv_packed_size, (bp_size k, bp_size outputs, int form))                                                       \
-    X(void, conv_pack, (T *out, const T *w, bp_size so, bp_size sc, const bp_size *tap, bp_size taps, bp_size channels,        \
-                        bp_size outputs, int form))                                                                            \
+    X(void, conv_pack, (T *out, const T *w, bp_size so, bp_size sc, const bp_size *tap, const bp_conv *g, bp_size t0, bp_size t1)) \
     /* y over a box; the elements of scratch that it needs */                                                                  \
     X(bp_size, conv_scratch, (const bp_conv *g, const bp_box *box))                                                            \
     X(void, conv_box, (const bp_conv *g, const bp_box *box, T *scratch))                                                       \

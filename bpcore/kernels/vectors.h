@@ -35,6 +35,15 @@ typedef BP_REAL vecu __attribute__((vector_size(BP_WIDTH), aligned(sizeof(BP_REA
 #define BP_UNROLL BP_PRAGMA(GCC unroll 16)
 #endif
 
+/* Keep v where it is: GCC would otherwise read it from memory again at each use. */
+#if defined(__x86_64__)
+#define BP_IN_REGISTER(v) __asm__("" : "+v"(v))
+#elif defined(__aarch64__)
+#define BP_IN_REGISTER(v) __asm__("" : "+w"(v))
+#else
+#define BP_IN_REGISTER(v) (void)(v)
+#endif
+
 #define quad BP_NAME(quad)
 #define quadu BP_NAME(quadu)
 typedef BP_REAL quad __attribute__((vector_size(16)));

@@ -8,3 +8,4 @@
 #undef BP_MR
 #undef BP_Q
 #undef BP_PANEL
+#undef BP_IN_REGISTER
