@@ -227,6 +227,13 @@ def test_matrices_are_torchvisions():
     np.testing.assert_allclose(F.affine(image, 25, (2, 1), 1.2, 5, "bilinear"), theirs, atol=1e-12)
 
 
+def test_impossible_matrices():
+    """Places that are no numbers, or far outside, hold something, and never anything of other memory."""
+    assert np.isfinite(warp(images(1, 1, 8, 8), np.full((1, 2, 3), np.nan), (8, 8), "bilinear", 0.5)).all()
+    far = warp(images(2, 1, 8, 8), np.full((1, 2, 3), 1e30), (8, 8), "nearest", 0.5)
+    np.testing.assert_array_equal(far, np.full((2, 1, 8, 8), np.float32(0.5)))
+
+
 def test_rotation():
     image = images(2, 8, 8, dtype="float64")
     for turns in range(4):

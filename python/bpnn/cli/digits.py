@@ -13,7 +13,6 @@ from bpnn.data import Digits, download_mnist, find_mnist, load_digits, load_mnis
 from bpnn.data.digits import data_home, mnist_folder
 from bpnn.data.download import MIRRORS
 from bpnn.train import Trainer
-from bpnn.transforms import TransformedLoader
 from bpnn.utils.data import DataLoader, TensorDataset, random_split
 
 from . import build
@@ -164,6 +163,8 @@ def make_parts(run: Run, digits: Digits) -> tuple[Trainer, Any, Any]:
     training, validation = random_split(whole, [len(labels) - held_out, held_out], split)
     loader: Any = DataLoader(training, options.batch_size, shuffle=True)
     if getattr(options, "augment", False):  # runs of bpnn 0.1.0 do not know the option
+        from bpnn.transforms import TransformedLoader  # it takes SciPy's sparse matrices along
+
         loader = TransformedLoader(loader, build.augmentation(shape, digits.size))
     trainer = make_trainer(run, model, loader, held_out)
     return trainer, loader, DataLoader(validation, 1000) if held_out else None

@@ -42,7 +42,7 @@ def warp(images: Array, matrices: Array, size: tuple[int, int], mode: str, fill:
     result = np.empty((n, c, *size), images.dtype)
     kind = np.float64 if images.dtype == np.float64 else np.float32
     ground = channel_values(fill, c).astype(kind)[:, None, None]
-    matrices = np.broadcast_to(matrices, (n, 2, 3))
+    matrices = np.broadcast_to(np.nan_to_num(matrices), (n, 2, 3))  # a nan must not become an index
     step = max(1, CHUNK // max(c * size[0] * size[1], 1))
     for first in range(0, n, step):
         part = slice(first, first + step)
@@ -69,8 +69,7 @@ def _gather(padded: Array, matrices: Array, size: tuple[int, int], mode: str, ki
         place = along[:, None, :] + across[:, :, None]
         if mode == "nearest":
             place += kind(0.5)
-        # A nan (from a matrix that is none) may stand here and must not become an index.
-        places.append(np.nan_to_num(np.clip(place, 0, extent - 2, out=place), copy=False))
+        places.append(np.clip(place, 0, extent - 2, out=place))
     x, y = places
     left, top = x.astype(np.int32), y.astype(np.int32)
     index = top * np.int32(columns) + left

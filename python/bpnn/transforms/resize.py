@@ -1,4 +1,4 @@
-"""Images of another size: each axis is a product with a matrix of weights, the same for a batch or one for each image."""
+"""Images of another size: each axis is a product with a sparse matrix of weights, one for a batch or one for each image."""
 from __future__ import annotations
 
 import math
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from bpcore.matmul import matmul
-from bpcore.tensor import from_array
+from scipy.sparse import csr_array
 
 from .base import (
     Array, Draws, InterpolationMode, Transform, as_batch, interpolation_name, interval, pair, to_array, to_float,
@@ -16,6 +15,7 @@ from .base import (
 
 __all__ = ["RandomResizedCrop", "Resize", "resize", "resized_crop"]
 MODES = ("nearest", "nearest-exact", "bilinear", "bicubic")
+CHUNK = 1 << 18  # pixels at a time: what lies between the two axes fits the second-level cache
 
 
 # Weights --------------------------------------------------------------------------------------------------------------
@@ -36,39 +36,37 @@ def _cubic(a: float) -> Callable[[Array], Array]:
     return kernel
 
 
-def _filtered(source: int, target: int, start: Array, extent: Array, kernel: Callable[[Array], Array]) -> Array:
+def _filtered(target: int, extent: Array, kernel: Callable[[Array], Array], radius: int) -> tuple[Array, Array]:
     """The kernel as wide as the reduction, cut off at the ends of the extent and scaled to a sum of 1, as Pillow does it."""
     scale = (extent / target)[:, None, None]
+    width = np.maximum(scale, 1.0)
     center = (np.arange(target) + 0.5)[:, None] * scale
-    position = np.arange(source) - start[:, None, None]  # of the source's pixels within the extent
-    weights = kernel((position + 0.5 - center) / np.maximum(scale, 1.0))
-    weights *= (position >= 0) & (position < extent[:, None, None])
+    taps = math.ceil(2 * radius * float(width.max(initial=1.0))) + 1
+    place = np.floor(center - radius * width + 0.5) + np.arange(taps)
+    weights = kernel((place + 0.5 - center) / width)
+    weights *= (place >= 0) & (place < extent[:, None, None])
     weights /= weights.sum(2, keepdims=True)
-    return weights
+    return place, weights
 
 
-def _between(source: int, target: int, start: Array, extent: Array, taps: Array, kernel: Callable[[Array], Array]) -> Array:
+def _between(target: int, extent: Array, kernel: Callable[[Array], Array], radius: int) -> tuple[Array, Array]:
     """The kernel over the neighboring pixels only; places beyond the ends take the pixel at the end."""
-    weights = np.zeros((len(start), target, source))
-    place = (np.arange(target) + 0.5) * (extent / target)[:, None] - 0.5
-    first = np.floor(place)
-    images, rows = np.arange(len(start))[:, None], np.arange(target)
-    for tap in taps:
-        index = np.clip(first + tap, 0, extent[:, None] - 1) + start[:, None]
-        np.add.at(weights, (images, rows, index.astype(np.int64)), kernel(place - first - tap))
-    return weights
+    center = ((np.arange(target) + 0.5) * (extent / target)[:, None] - 0.5)[..., None]
+    place = np.floor(center) + np.arange(1 - radius, 1 + radius)
+    return place, kernel(center - place)
 
 
-def axis_weights(source: int, target: int, start: Any, extent: Any, mode: str, antialias: bool) -> Array:
-    """(K, target, source): what each of `target` pixels takes of the `extent` pixels from `start` on; those are arrays (K,)."""
+def axis_weights(target: int, start: Any, extent: Any, mode: str, antialias: bool) -> tuple[Array, Array]:
+    """(K, target, T) twice: the T pixels from which each of `target` is made, and their weights.
+
+    start, extent: (K,), where the axis of each image begins and how many pixels it has.
+    """
     start, extent = np.asarray(start, np.int64), np.asarray(extent, np.int64)
-    if mode == "bilinear":
-        if antialias:
-            return _filtered(source, target, start, extent, _triangle)
-        return _between(source, target, start, extent, np.arange(2), _triangle)
-    if antialias:
-        return _filtered(source, target, start, extent, _cubic(-0.5))
-    return _between(source, target, start, extent, np.arange(-1, 3), _cubic(-0.75))
+    radius = 1 if mode == "bilinear" else 2
+    kernel = _triangle if mode == "bilinear" else _cubic(-0.5 if antialias else -0.75)
+    place, weights = (_filtered if antialias else _between)(target, extent, kernel, radius)
+    index = np.clip(place, 0, extent[:, None, None] - 1).astype(np.int64) + start[:, None, None]
+    return index, weights
 
 
 def axis_indices(target: int, start: Any, extent: Any, mode: str) -> Array:
@@ -83,8 +81,22 @@ def axis_indices(target: int, start: Any, extent: Any, mode: str) -> Array:
 # Products -------------------------------------------------------------------------------------------------------------
 
 
-def _product(a: Array, b: Array) -> Array:
-    return matmul(from_array(np.ascontiguousarray(a)), from_array(np.ascontiguousarray(b))).numpy()
+def _product(index: Array, weights: Array, planes: Array) -> Array:
+    """(P, target, M) from planes (P, source, M): rows weighted and added, by SciPy's sparse product of all planes at once.
+
+    index, weights: (P or 1, target, T).
+    """
+    count, source, m = planes.shape
+    shape = (count, *index.shape[1:])
+    columns = np.broadcast_to(index, shape) + np.arange(count)[:, None, None] * source
+    ends = np.arange(0, columns.size + 1, max(shape[2], 1))
+    data = np.broadcast_to(weights, shape).ravel()
+    matrix = csr_array((data, columns.ravel(), ends), shape=(count * shape[1], count * source))
+    return (matrix @ planes.reshape(count * source, m)).reshape(count, shape[1], m)  # type: ignore[no-any-return]
+
+
+def _turned(planes: Array) -> Array:
+    return np.ascontiguousarray(planes.transpose(0, 2, 1))
 
 
 def _rounded(values: Array, dtype: Any) -> Array:
@@ -105,16 +117,23 @@ def resample(images: Array, boxes: Array, size: tuple[int, int], mode: str, anti
             return images[:, :, rows[0]][..., columns[0]]
         picked = images[np.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         return np.ascontiguousarray(picked.transpose(0, 3, 1, 2))
-    values = to_float(images)
-    across = axis_weights(w, width, left, wide, mode, antialias).astype(values.dtype).transpose(0, 2, 1)
-    down = axis_weights(h, height, top, tall, mode, antialias).astype(values.dtype)
-    if len(boxes) == 1:
-        values = _product(values.reshape(n * c * h, w), across[0]).reshape(n * c, h, width)
-        values = _product(down, _rounded(values, images.dtype))
-    else:
-        values = _product(values.reshape(n, c * h, w), across).reshape(n, c, h, width)
-        values = _product(down[:, None], _rounded(values, images.dtype))
-    return _rounded(values, images.dtype).astype(images.dtype, copy=False).reshape(n, c, height, width)
+    result = np.empty((n, c, height, width), images.dtype)
+    kind = np.float64 if images.dtype == np.float64 else np.float32
+    step = max(1, CHUNK // max(c * h * w, 1))
+    single = len(boxes) == 1
+    across, down = (
+        (index, weights.astype(kind))
+        for index, weights in (axis_weights(width, left, wide, mode, antialias), axis_weights(height, top, tall, mode, antialias))
+    )
+    for first in range(0, n, step):
+        part = slice(first, first + step)
+        planes = to_float(images[part]).reshape(-1, h, w)
+        # a weight for each plane: the channels of an image share theirs
+        each = [array if single else np.repeat(array[part], c, 0) for array in (*across, *down)]
+        values = _turned(_rounded(_product(each[0], each[1], _turned(planes)), images.dtype))
+        values = _rounded(_product(each[2], each[3], values), images.dtype)
+        result[part] = values.reshape(-1, c, height, width)
+    return result
 
 
 # Functions and transforms ---------------------------------------------------------------------------------------------
