@@ -26,8 +26,8 @@ class LeNet5(nn.Module):
         """The logits."""
         x = F.max_pool2d(self.conv1(x, activation="relu"), 2)
         x = F.max_pool2d(self.conv2(x, activation="relu"), 2)
-        x = self.fc1.forward_activated(x.flatten(1), "relu")
-        return self.fc3(self.fc2.forward_activated(x, "relu"))
+        x = self.fc1(x.flatten(1), activation="relu")
+        return self.fc3(self.fc2(x, activation="relu"))
 
 
 def lenet5(*, weights: Weights = None, **options: Any) -> LeNet5:

@@ -28,6 +28,8 @@ class ReLU(_InPlace):
 class ReLU6(_InPlace):
     """`min(max(x, 0), 6)`."""
 
+    fused_activation = "relu6"
+
     def forward(self, input):
         """The activation."""
         return F.relu6(input, self.inplace)

@@ -83,16 +83,19 @@ class BatchNorm1d(_BatchNorm):
     operation.
     """
 
+    fused_activations = frozenset(("relu", "relu6"))
     axes = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
     """`BatchNorm1d` for (N, C, H, W)."""
 
+    fused_activations = frozenset(("relu", "relu6"))
     axes = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
     """`BatchNorm1d` for (N, C, D, H, W)."""
 
+    fused_activations = frozenset(("relu", "relu6"))
     axes = (5,)

@@ -1,7 +1,6 @@
 """Modules that hold modules."""
 from collections import OrderedDict
 
-from bpnn.nn.modules.linear import Linear
 from bpnn.nn.modules.module import Module
 from bpnn.nn.parameter import Parameter
 
@@ -14,7 +13,8 @@ def _plain(module):
 class Sequential(Module):
     """Modules one after the other: `Sequential(a, b)` or `Sequential(OrderedDict(name=module))`.
 
-    A `Linear` followed by an activation that the fused product knows runs as one operation; the numbers are the same.
+    A linear, convolution or batch-norm layer and an activation behind it that it can apply itself (`fused_activations` of its
+    class) run as one operation; the numbers are the same.
 
     >>> import bpnn
     >>> from bpnn import nn
@@ -33,18 +33,18 @@ class Sequential(Module):
 
     def forward(self, input):
         """Pass `input` through every module in order."""
-        modules = self._modules.values()
-        waiting = None              # a Linear whose activation may follow
-        for module in modules:
+        waiting, fusable = None, ()         # a module whose activation may follow, and which it can apply
+        for module in self._modules.values():
             if waiting is not None:
                 fused = getattr(module, "fused_activation", None)
-                if fused is not None and _plain(module):
-                    input = waiting.forward_activated(input, fused)
+                if fused in fusable and _plain(module):
+                    input = waiting.forward(input, activation=fused)
                     waiting = None
                     continue
                 input = waiting.forward(input)
                 waiting = None
-            if type(module) is Linear and _plain(module):
+            fusable = type(module).__dict__.get("fused_activations", ())    # a subclass may have a forward of its own
+            if fusable and _plain(module):
                 waiting = module
             else:
                 input = module(input)

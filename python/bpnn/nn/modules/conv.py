@@ -4,6 +4,7 @@ import math
 from bpnn.creation import empty
 from bpnn.nn import functional as F
 from bpnn.nn import init
+from bpnn.nn.modules.linear import FUSED_ACTIVATIONS
 from bpnn.nn.modules.module import Module
 from bpnn.nn.parameter import Parameter
 
@@ -124,7 +125,8 @@ class _Transposed(_Convolution):
                      + self.dilation[axis] * (self.kernel_size[axis] - 1) + 1)
             if not least <= size < least + self.stride[axis]:
                 raise ValueError(
-                    f"output_size: expected {least} to {least + self.stride[axis] - 1} along axis {axis - self.axes}, got {size}"
+                    f"output_size: expected {least} to {least + self.stride[axis] - 1} along axis {axis - self.axes}, "
+                    f"got {size}"
                 )
             more.append(size - least)
         return tuple(more)
@@ -135,6 +137,7 @@ class Conv1d(_Direct):
 
     axes = 1
     function = staticmethod(F.conv1d)
+    fused_activations = FUSED_ACTIVATIONS
 
 
 class Conv2d(_Direct):
@@ -151,6 +154,7 @@ class Conv2d(_Direct):
 
     axes = 2
     function = staticmethod(F.conv2d)
+    fused_activations = FUSED_ACTIVATIONS
 
 
 class Conv3d(_Direct):
@@ -158,6 +162,7 @@ class Conv3d(_Direct):
 
     axes = 3
     function = staticmethod(F.conv3d)
+    fused_activations = FUSED_ACTIVATIONS
 
 
 class ConvTranspose1d(_Transposed):

@@ -7,6 +7,8 @@ from bpnn.nn import init
 from bpnn.nn.modules.module import Module
 from bpnn.nn.parameter import Parameter
 
+FUSED_ACTIVATIONS = frozenset(("relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"))     # of linear maps and convolutions
+
 
 def _uniform_bias(bias, fan_in):
     bound = 1 / math.sqrt(fan_in) if fan_in > 0 else 0
@@ -31,6 +33,8 @@ class Linear(Module):
     ±1/sqrt(in_features) at first.
     """
 
+    fused_activations = FUSED_ACTIVATIONS
+
     def __init__(self, in_features, out_features, bias=True, device=None, dtype=None):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -44,13 +48,8 @@ class Linear(Module):
         if self.bias is not None:
             _uniform_bias(self.bias, self.in_features)
 
-    def forward(self, input):
-        """The affine map of `input`."""
-        parameters = self._parameters
-        return F.linear(input, parameters["weight"], parameters["bias"])
-
-    def forward_activated(self, input, activation):
-        """The affine map and an activation of it, in one operation."""
+    def forward(self, input, *, activation=None):
+        """The affine map of `input`; `activation` ("relu" …) is computed in the same pass."""
         parameters = self._parameters
         return F.linear(input, parameters["weight"], parameters["bias"], activation)
 
