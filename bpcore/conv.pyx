@@ -1,12 +1,14 @@
 """Convolutions and transposed convolutions over one, two or three axes.
 
-Sizes: N images, C input channels, O output channels, G groups of them, K taps of a kernel; the axes of an image are called depth, height
-and width, missing ones have one place. The three sums over places are in convolve.pyx:
+Sizes: N images, C input channels, O output channels, G groups of them, K taps of a kernel; the axes of an image are called depth,
+height and width, missing ones have one place. The three sums over places are in convolve.pyx:
 
     y = w * x + b          dx = the same with the taps turned round          dw[o, c, k] = sum over places s of dy[o, s] x[c, s + k]
 
 A transposed convolution is the second of them, so its own gradients are the first and the third.
 """
+from operator import index
+
 cimport cython
 cimport numpy as np
 from libc.string cimport memset
@@ -88,19 +90,33 @@ cdef ndarray input_like(const Shape *s, ndarray like, bint out):
 
 # --- arguments ----------------------------------------------------------------------------------------------------------------
 
+cdef Py_ssize_t MOST = 0x7fffffff           # of a stride and the like: sizes computed from them do not overflow
+
+
 cdef int numbers(Py_ssize_t *out, object value, int axes, Py_ssize_t least, str name) except -1:
     """A whole number for all axes or one for each."""
     cdef int a
-    items = (value,) if isinstance(value, int) or hasattr(value, "__index__") else tuple(value)
+    try:
+        items = (index(value),) if hasattr(value, "__index__") else tuple(index(item) for item in value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a whole number or {axes} of them, got {value!r}") from None
     if len(items) == 1:
         items = items * axes
     if len(items) != axes:
         raise ValueError(f"{name}: expected a whole number or {axes} of them, got {value!r}")
     for a in range(axes):
-        out[a] = items[a]
-        if out[a] < least:
+        if items[a] < least:
             raise ValueError(f"{name}: expected {least} or more, got {value!r}")
+        if items[a] > MOST:
+            raise ValueError(f"{name}: expected {MOST} at most, got {value!r}")
+        out[a] = items[a]
     return 0
+
+
+cdef void shorten(Axis *x) noexcept nogil:
+    """Steps beyond the kernel mean nothing where there is one place alone, but each costs a turn of a loop."""
+    if x.out == 1:
+        x.stride = min(x.stride, x.dilation * (x.kernel - 1) + 1)
 
 
 cdef int check(Tensor x, Tensor w, Tensor b, int axes, bint transposed, Py_ssize_t groups) except -1:
@@ -177,7 +193,7 @@ cdef int read_padding(Shape *s, int axes, object padding) except -1:
     return 0
 
 
-# --- convolution ----------------------------------------------------------------------------------------------------------------
+# --- convolution --------------------------------------------------------------------------------------------------------------
 
 cdef Tensor convolve(object input, object weight, object bias, object stride, object padding, object dilation,
                      Py_ssize_t groups, object activation, int axes):
@@ -206,6 +222,7 @@ cdef Tensor convolve(object input, object weight, object bias, object stride, ob
                 f"input: expected at least {reach - axis.out} along axis {2 + a - (AXES - axes)} for a kernel that reaches over "
                 f"{reach} elements, got shape {x.shape}")
         axis.out = (axis.size + axis.out - reach) // axis.stride + 1
+        shorten(axis)
     xa, wa = contiguous(x.array), contiguous(w.array)
     if b is not None:
         ba = contiguous(b.array)
@@ -238,8 +255,8 @@ def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, Py_ssize_t
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, Py_ssize_t groups=1, *, activation=None):
-    """`y[n, o, i, j] = f(b[o] + sum_{c, k, l} w[o, c, k, l] x[n, c, i stride + k dilation - padding, j stride + l dilation - padding])`,
-    with x = 0 outside (a cross-correlation, as everywhere in the field).
+    """`y[n, o, i, j] = f(b[o] + sum_{c, k, l} w[o, c, k, l] x[n, c, p, q])` for `p = i stride + k dilation - padding` and the same
+    for q and j, l; x = 0 outside (a cross-correlation, as everywhere in the field).
 
     input x: (N, C, H, W) or (C, H, W); weight w: (O, C / groups, K, L); bias b: (O,) or None; y: (N, O, H', W') with
     `H' = (H + 2 padding - dilation (K - 1) - 1) // stride + 1`. All float32 or all float64. `stride`, `padding` and `dilation` are
@@ -254,11 +271,11 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, Py_ssize_t
 
 
 def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, Py_ssize_t groups=1, *, activation=None):
-    """`conv2d` over three axes. input x: (N, C, D, H, W) or (C, D, H, W); weight w: (O, C / groups, K, L, M); y: (N, O, D', H', W')."""
+    """`conv2d` over three axes. x: (N, C, D, H, W) or (C, D, H, W); w: (O, C / groups, K, L, M); y: (N, O, D', H', W')."""
     return convolve(input, weight, bias, stride, padding, dilation, groups, activation, 3)
 
 
-# --- transposed convolution -------------------------------------------------------------------------------------------------------
+# --- transposed convolution ---------------------------------------------------------------------------------------------------
 
 cdef Tensor convolve_transposed(object input, object weight, object bias, object stride, object padding, object output_padding,
                                 Py_ssize_t groups, object dilation, int axes):
@@ -289,6 +306,7 @@ cdef Tensor convolve_transposed(object input, object weight, object bias, object
         axis.size = (axis.out - 1) * axis.stride - 2 * pad[a] + axis.dilation * (axis.kernel - 1) + more[a] + 1
         if axis.size < 1 or axis.out < 1:
             raise RuntimeError(f"input: shape {x.shape} gives an output of {axis.size} along axis {2 + a}, expected 1 or more")
+        shorten(axis)
     xa, wa = contiguous(x.array), contiguous(w.array)
     if b is not None:
         ba = contiguous(b.array)
@@ -307,7 +325,7 @@ cdef Tensor convolve_transposed(object input, object weight, object bias, object
 
 
 def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_padding=0, Py_ssize_t groups=1, dilation=1):
-    """The gradient of `conv1d` as an operator; see `conv_transpose2d`. input: (N, C, L); weight: (C, O / groups, K); y: (N, O, L')."""
+    """The gradient of `conv1d` as an operator; see `conv_transpose2d`. x: (N, C, L); w: (C, O / groups, K); y: (N, O, L')."""
     return convolve_transposed(input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 

@@ -108,7 +108,7 @@ cdef int correlate_weight(const Shape *shape, ndarray dw, ndarray db, ndarray x,
     cdef bint f32 = np.PyArray_ITEMSIZE(dw) == 4
     cdef double cycles
     memset(&w, 0, sizeof(Work))
-    cdef ndarray room = make_tables(&s, s.channels, &t)
+    cdef ndarray _room = make_tables(&s, s.channels, &t)
     forward_taps(g, &s, &t)
     g.x = np.PyArray_DATA(x)
     w.dy = <const char *> np.PyArray_DATA(dy)

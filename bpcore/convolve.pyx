@@ -9,7 +9,9 @@ from libc.string cimport memset
 from numpy cimport ndarray, npy_intp
 
 from bpcore.activation cimport Map
-from bpcore.conv_kernels cimport AXES, BP_ALONG_OUTPUTS, BP_ALONG_PIXELS, BP_GATHERED, bp_box, bp_conv, give_scratch, kernels, take_scratch
+from bpcore.conv_kernels cimport (
+    AXES, BP_ALONG_OUTPUTS, BP_ALONG_PIXELS, BP_GATHERED, bp_box, bp_conv, give_scratch, kernels, take_scratch,
+)
 from bpcore.conv_plan cimport (
     Axis, Shape, Tables, Work, box_at, count_boxes, fill_offsets, forward_taps, halve_boxes, inside, lay_planes, make_tables,
     note_taps, share, simple, up,
@@ -129,7 +131,7 @@ cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssiz
                     Py_ssize_t so, Py_ssize_t sc, Py_ssize_t group_step) except -1:
     """One sum over taps, for which `g` has everything but the layout."""
     cdef bp_conv *g = &w.g
-    cdef Py_ssize_t taps = g.taps[0] * g.taps[1] * g.taps[2], q, size, items, places
+    cdef Py_ssize_t taps = g.taps[0] * g.taps[1] * g.taps[2], size, items, places
     cdef npy_intp n
     cdef double cycles
     cdef ndarray packed
@@ -200,7 +202,7 @@ cdef int correlate(const Shape *shape, ndarray y, ndarray x, ndarray w, ndarray 
     cdef Work work
     cdef Py_ssize_t j, taps = s.axis[0].kernel * s.axis[1].kernel * s.axis[2].kernel
     memset(&work, 0, sizeof(Work))
-    cdef ndarray room = make_tables(&s, s.channels, &t)
+    cdef ndarray _room = make_tables(&s, s.channels, &t)
     forward_taps(&work.g, &s, &t)
     work.g.x = np.PyArray_DATA(x)
     work.g.y = np.PyArray_DATA(y)
@@ -227,7 +229,7 @@ cdef int correlate_input(const Shape *shape, ndarray dx, ndarray dy, ndarray w, 
     cdef Py_ssize_t phases = s.axis[0].stride * s.axis[1].stride * s.axis[2].stride, p
     cdef int a
     cdef bint holes = False
-    cdef ndarray room = make_tables(&s, s.outputs, &t)
+    cdef ndarray _room = make_tables(&s, s.outputs, &t)
     for a in range(AXES):
         # Some residues have no tap at all: nothing writes there.
         holes = holes or s.axis[a].kernel < s.axis[a].stride or s.axis[a].dilation > 1 and s.axis[a].stride > 1

@@ -1,7 +1,7 @@
-"""3 x 3 convolution of stride 1 by Winograd's F(4 x 4, 3 x 3): when it pays, and who computes what. kernels/winograd.h has the sums.
+"""3 x 3 convolution of stride 1 by Winograd's F(4 x 4, 3 x 3): when it pays, who computes what; the sums: kernels/winograd.h.
 
 It serves float32 alone, with channels in multiples of a vector. The rounding error is 2 to 3 times that of the plain sum (root
-mean square; tests/bpcore/test_conv.py holds it there). `BPNN_WINOGRAD=0` or `use(False)` does without it.
+mean square; tests/bpcore/test_winograd.py holds it there). `BPNN_WINOGRAD=0` or `use(False)` does without it.
 """
 import os
 

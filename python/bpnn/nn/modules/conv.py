@@ -118,7 +118,11 @@ class _Transposed(_Convolution):
                              self.dilation)
 
     def _padding_for(self, input, output_size):
-        sizes = tuple(output_size)[-self.axes:]
+        sizes = tuple(output_size)
+        if len(sizes) == input.ndim:
+            sizes = sizes[-self.axes:]
+        if len(sizes) != self.axes:
+            raise ValueError(f"output_size: expected {self.axes} or {input.ndim} whole numbers, got {output_size!r}")
         more = []
         for axis, size in enumerate(sizes):
             least = ((input.shape[axis - self.axes] - 1) * self.stride[axis] - 2 * self.padding[axis]
@@ -143,9 +147,9 @@ class Conv1d(_Direct):
 class Conv2d(_Direct):
     """`F.conv2d` with weight (out_channels, in_channels / groups, K, L) and bias (out_channels,).
 
-    x: (N, C, H, W) or (C, H, W); y: (N, O, H', W'). `padding`: whole numbers, "same" or "valid"; `padding_mode`: "zeros", "reflect",
-    "replicate" or "circular". Weights and biases are uniform in ±1/sqrt(in_channels / groups · K · L) at first. `conv(x,
-    activation="relu")` applies the activation in the same pass.
+    x: (N, C, H, W) or (C, H, W); y: (N, O, H', W'). `padding`: whole numbers, "same" or "valid"; `padding_mode`: "zeros",
+    "reflect", "replicate" or "circular". Weights and biases are uniform in ±1/sqrt(in_channels / groups · K · L) at first.
+    `conv(x, activation="relu")` applies the activation in the same pass.
 
     >>> import bpnn
     >>> bpnn.nn.Conv2d(3, 8, 3, stride=2, padding=1)(bpnn.zeros(1, 3, 32, 32)).shape
