@@ -50,7 +50,8 @@ typedef struct {
     /* tiles of outputs that one group has; elements of its packed weights; some tiles of them, w[o][c][tap] so and sc apart */ \
     X(bp_size, conv_tiles, (bp_size outputs, int form))                                                                        \
     X(bp_size, conv_packed_size, (bp_size k, bp_size outputs, int form))                                                       \
-    X(void, conv_pack, (T *out, const T *w, bp_size so, bp_size sc, const bp_size *tap, const bp_conv *g, bp_size t0, bp_size t1)) \
+    X(void, conv_pack, (T *out, const T *w, bp_size so, bp_size sc, const bp_size *tap, const bp_conv *g, bp_size t0,          \
+                        bp_size t1))                                                                                           \
     /* y over a box; the elements of scratch that it needs */                                                                  \
     X(bp_size, conv_scratch, (const bp_conv *g, const bp_box *box))                                                            \
     X(void, conv_box, (const bp_conv *g, const bp_box *box, T *scratch))                                                       \
@@ -60,7 +61,7 @@ typedef struct {
     X(void, conv_weight_box, (const bp_conv *g, const bp_box *box, const T *dy, T *sum, bp_size c0, bp_size c1, T *scratch))   \
     X(void, conv_weight_finish, (T *dw, T *db, const T *sum, bp_size step, bp_size parts, bp_size k, bp_size outputs,          \
                                  bp_size p0, bp_size p1))                                                                      \
-    /* one channel and one output a group: y over planes first to last; dw[groups][taps] and db[groups] of groups first to last */ \
+    /* one channel and one output a group: y over planes first to last; dw[groups][taps] and db[groups] of some groups */      \
     X(void, conv_depthwise, (const bp_conv *g, bp_size first, bp_size last, T *scratch))                                       \
     X(void, conv_depthwise_weight, (const bp_conv *g, const T *dy, T *dw, T *db, bp_size first, bp_size last, T *scratch))     \
     /* winograd.h: weights of channels c0..c1 to u, turned round for the input's gradient; a box; dw from partial sums */      \

@@ -5,8 +5,8 @@
  *
  *     y = A' ((G w G') . (B' x B)) A          dw = G' ((A dy A') . (B' x B)) G
  *
- * The transforms evaluate polynomials at 0, +-2/3, +-3/2 and infinity. With these points (2/3 * 3/2 = 1 spares multiplications) the
- * rounding error is 2 to 3 times that of the plain sum; with the usual 0, +-1, +-2 it is 5 times (Barabasz et al. 2020).
+ * The transforms evaluate polynomials at 0, +-2/3, +-3/2 and infinity. With these points (2/3 * 3/2 = 1 spares multiplications)
+ * the rounding error is 2 to 3 times that of the plain sum; with the usual 0, +-1, +-2 it is 5 times (Barabasz et al. 2020).
  *
  * Everything lies with channels last and along vectors, so channels and outputs come in multiples of a vector.
  */
@@ -177,12 +177,13 @@ static void BP_NAME(winograd_spread)(BP_REAL *m, bp_size step, const BP_REAL *dy
 #define BP_WINO_STEP(w, n) ((w)->tiles * (n) + BP_VL) /* not a multiple of 4096 bytes: the 36 parts would evict each other */
 
 static bp_size BP_NAME(winograd_scratch)(const bp_winograd *w) {
-    const bp_size most = w->channels > w->outputs ? w->channels : w->outputs, rows = w->tiles > w->channels ? w->tiles : w->channels;
+    const bp_size most = w->channels > w->outputs ? w->channels : w->outputs;
+    const bp_size rows = w->tiles > w->channels ? w->tiles : w->channels;
     return 36 * (BP_WINO_STEP(w, w->channels) + BP_WINO_STEP(w, w->outputs)) + (4 * w->rows + 2) * (4 * w->tx + 2) * most +
            rows * (bp_size)(sizeof(bp_size) / sizeof(BP_REAL)) + 4 * BP_VL;
 }
 
-/* Images n0 to n1, rows of tiles t0 to t1: y = w * x + bias, or the weight's gradient's sum[36][channels][outputs] += its part. */
+/* Images n0 to n1, rows of tiles t0 to t1: y = w * x + bias, or sum[36][channels][outputs] += their part of the weight's. */
 static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, BP_REAL *sum,
                                   BP_REAL *scratch) {
     const bp_size channels = w->channels, outputs = w->outputs, tx = w->tx, ty = t1 - t0, tiles = (n1 - n0) * ty * tx;
@@ -210,7 +211,8 @@ static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, 
                 const BP_REAL *from = m + f * step_m + o;
                 BP_REAL *b = planes;
                 for (bp_size q = 0; q < tiles; q++)
-                    for (bp_size j = 0; j < panel; j += BP_VL) *(vecu *)(b + q * panel + j) = *(const vecu *)(from + q * outputs + j);
+                    for (bp_size j = 0; j < panel; j += BP_VL)
+                        *(vecu *)(b + q * panel + j) = *(const vecu *)(from + q * outputs + j);
                 const bp_size parts = (channels + BP_MR - 1) / BP_MR;
                 for (bp_size p = 0; p < parts; p++) {
                     const bp_size c = channels * p / parts, rows = channels * (p + 1) / parts - c;
