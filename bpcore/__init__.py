@@ -5,6 +5,10 @@ The rooms, each importing only from those below it:
     interpolation  adaptive                                                images: other sizes,
     pooling  unpooling  averaging  fold  padding  resample                 windows over planes, blocks, borders,
         |        windows                                                   and what these share
+    conv                                                                   convolutions: arguments and nodes,
+    convolve  conv_weight                                                  the three sums, who computes which part,
+    winograd  conv_plan  conv_kernels                                      3 x 3 kernels, boxes and planes, C kernels
+        |
     batch_norm  group_norm  layer_norm  norm                               means and variances taken out,
         |           |           |         |
     embedding                                                              rows of a table, dense and sparse gradients
@@ -29,7 +33,7 @@ The rooms, each importing only from those below it:
 How to add an operator (CONTRIBUTING.md walks through one):
 
     1. a loop over contiguous memory in kernels/<family>.h, forward beside backward (where NumPy is not fast enough);
-    2. its line in kernels/table.h, kernels/isa.h and simd.pxd;
+    2. its line in kernels/table.h and simd.pxd, or in the family's own kernels/<family>_table.h and .pyx;
     3. a Node subclass with `backward` in <family>.pyx;
     4. the public function beside it: check, allocate, run, attach the node;
     5. one line in python/bpnn/nn/functional.py or python/bpnn/__init__.py;

@@ -1,5 +1,6 @@
 """Convolution and transposed convolution in float64: a loop over the taps of the kernel, and the errors of an array."""
 import itertools
+import math
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def taps(kernel, count, stride, dilation):
 
 def grouped(a, groups):
     """(N, C, …) as (N, G, C / G, places)."""
-    return a.reshape(a.shape[0], groups, a.shape[1] // groups, -1)
+    return a.reshape(a.shape[0], groups, a.shape[1] // groups, math.prod(a.shape[2:]))
 
 
 def conv_reference(x, w, b=None, dy=None, stride=1, padding=0, dilation=1, groups=1):

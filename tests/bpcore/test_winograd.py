@@ -170,4 +170,4 @@ def test_memory(on):
     forward, both, resident = map(float, done.stdout.split())
     assert forward < 1.2
     assert both < 2.5
-    assert resident < 4.5, "with what is not counted"
+    assert resident < 3, "with what is not counted"
