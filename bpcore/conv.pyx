@@ -97,7 +97,7 @@ cdef int numbers(Py_ssize_t *out, object value, int axes, Py_ssize_t least, str 
     """A whole number for all axes or one for each."""
     cdef int a
     try:
-        items = (index(value),) if hasattr(value, "__index__") else tuple(index(item) for item in value)
+        items = (index(value),) if hasattr(value, "__index__") else tuple(map(index, value))
     except TypeError:
         raise TypeError(f"{name}: expected a whole number or {axes} of them, got {value!r}") from None
     if len(items) == 1:
