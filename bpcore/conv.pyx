@@ -240,7 +240,7 @@ cdef Tensor convolve(object input, object weight, object bias, object stride, ob
             node.guard(x)
         if x.wants_grad():
             node.guard(w)
-        if f is not NULL:
+        if f is not NULL and f.from_output:
             node.guard(out)
         attach(out, node, (x, w) if b is None else (x, w, b), (xa if w.wants_grad() else None, wa, None if f is NULL else y))
     return out

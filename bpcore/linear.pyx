@@ -183,7 +183,7 @@ def linear(input, weight, bias=None, activation=None):
             node.guard(x)
         if x.wants_grad():
             node.guard(w)
-        if f is not NULL:
+        if f is not NULL and f.from_output:
             node.guard(out)
         attach(out, node, (x, w) if b is None else (x, w, b),
                (rows if w.wants_grad() else None, w.array, None if f is NULL else z))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-PROGRAMS = ["line_by_hand.py", "worked_example.py", "optimizers_by_formula.py", "mnist_mlp.py"]
+PROGRAMS = ["line_by_hand.py", "worked_example.py", "optimizers_by_formula.py", "mnist_mlp.py", "lenet5.py"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
