@@ -1,10 +1,13 @@
-"""Normalizations, forward and backward, against PyTorch's; fused forms against composed ones. Prints the memory traffic too:
-every array that must be read or written counted once, over the median time."""
+"""Normalizations, forward and backward, against PyTorch's; fused forms against composed ones.
+
+The rate is the memory traffic: every array that must be read or written counted once, over the median time.
+"""
 from functools import partial
 
 import numpy as np
 import pytest
-from harness import THREADS, Absent, Job
+from harness import Job, Rate
+from rivals import COMPILED, LAST, NCHW, compiled_by, pytorch, same
 
 
 def normal(*shape):
@@ -47,8 +50,9 @@ def instances(lib, F, x, w, b):
     return F.instance_norm(x, None, None, w, b)
 
 
-FUNCTIONS = {f.__name__: f for f in (channels, channels_relu, channels_residual_relu, fused_relu, fused_residual_relu, rows,
-                                     root_mean_square, groups, instances)}
+FUNCTIONS = {f.__name__: f for f in (
+    channels, channels_relu, channels_residual_relu, fused_relu, fused_residual_relu, rows, root_mean_square, groups, instances,
+)}
 
 # name → (shape of x, arrays of its size that a step must read and write, composed form, fused form or None, bar)
 CASES = {
@@ -66,12 +70,14 @@ CASES = {
 }
 
 
-def job(lib, inputs, form, prepare=lambda x: x, compiled=lambda f: f):
-    """One step: forward and backward of all tensors. The names are the same in both libraries, and so is this job."""
-    tensors = {key: prepare(lib.from_numpy(array)) for key, array in inputs.items()}
+def norm_job(lib, inputs, form, place=same, compiled=same):
+    """The names are the same in both libraries, and so is this job."""
+    tensors = {key: place(lib.from_numpy(array)) for key, array in inputs.items()}
     dy = tensors.pop("dy")
     tensors = [tensor.requires_grad_() for tensor in tensors.values()]
     call = compiled(partial(FUNCTIONS[form], lib, lib.nn.functional))
+    if compiled is not same:
+        compiled_by(lambda: call(*tensors).backward(dy))
 
     def step():
         for tensor in tensors:
@@ -91,23 +97,12 @@ def job(lib, inputs, form, prepare=lambda x: x, compiled=lambda f: f):
 def bpnn_job(inputs, form):
     import bpnn
 
-    return job(bpnn, inputs, form)
+    return norm_job(bpnn, inputs, form)
 
 
-def torch_job(inputs, form, how="eager"):
-    import torch
-
-    torch.set_num_threads(THREADS)
-    if how == "channels-last":
-        return job(torch, inputs, form, lambda x: x.to(memory_format=torch.channels_last) if x.ndim == 4 else x)
-    if how == "eager":
-        return job(torch, inputs, form)
-    try:
-        compiled = job(torch, inputs, form, compiled=torch.compile)
-        compiled.step()
-    except Exception as error:
-        raise Absent(f"torch.compile does not work here: {error}") from error
-    return compiled
+def torch_job(inputs, form, how):
+    torch, place, compiled = pytorch(how)
+    return norm_job(torch, inputs, form, place, compiled)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -121,7 +116,9 @@ def test_norm(race, name):
     contenders = {"bpnn": partial(bpnn_job, form=fused or composed)}
     if fused:
         contenders["bpnn composed"] = partial(bpnn_job, form=composed)
-    for how in ("eager", *(["channels-last"] if len(shape) == 4 else []), "compiled"):
-        contenders[f"PyTorch {how}"] = partial(torch_job, form=composed, how=how)
-    outcome = race(f"{name}, forward and backward", contenders, inputs=inputs, bars={"PyTorch": bar}, rtol=1e-3, atol=2e-3)
-    print(f"{name}: {4e-9 * np.prod(shape) * moved / outcome.median('bpnn'):.1f} GB/s")
+    for how in (NCHW, *([LAST] if len(shape) == 4 else []), COMPILED):
+        contenders[how] = partial(torch_job, form=composed, how=how)
+    race(
+        f"{name}, forward and backward", contenders, inputs=inputs, bars={"PyTorch": bar},
+        rate=Rate(4e-9 * np.prod(shape) * moved, "GB/s"), seconds=0.1, rtol=1e-3, atol=2e-3,
+    )

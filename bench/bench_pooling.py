@@ -1,9 +1,8 @@
 """Pooling, interpolation and blocks, forward and backward, against PyTorch's."""
-from functools import partial
-
 import numpy as np
 import pytest
-from harness import THREADS, Job
+from harness import Job
+from rivals import contenders, pytorch, same
 
 # name → (shape, the operator given nn.functional of either library, the bar)
 CASES = {
@@ -24,11 +23,11 @@ CASES = {
 }
 
 
-def pooling_job(lib, F, inputs, case):
+def pooling_job(lib, inputs, case, place=same):
     """The names are the same in both libraries, and so is this job."""
-    call = CASES[case][1]
-    x = lib.from_numpy(inputs["x"]).requires_grad_()
-    dy = lib.ones(*call(F, x).shape)
+    F, call = lib.nn.functional, CASES[case][1]
+    x = place(lib.from_numpy(inputs["x"])).requires_grad_()
+    dy = place(lib.ones(*call(F, x).shape))
 
     def step():
         x.grad = None
@@ -41,25 +40,20 @@ def pooling_job(lib, F, inputs, case):
 
 def bpnn_job(inputs, case):
     import bpnn
-    from bpnn.nn import functional as F
 
-    return pooling_job(bpnn, F, inputs, case)
+    return pooling_job(bpnn, inputs, case)
 
 
-def torch_job(inputs, case):
-    import torch
-    from torch.nn import functional as F
-
-    torch.set_num_threads(THREADS)
-    return pooling_job(torch, F, inputs, case)
+def torch_job(inputs, case, how):
+    torch, place, _ = pytorch(how)
+    return pooling_job(torch, inputs, case, place)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_pooling(race, case):
     shape, _, bar = CASES[case]
     race(
-        f"{case}, forward and backward",
-        {"bpnn": partial(bpnn_job, case=case), "PyTorch": partial(torch_job, case=case)},
+        f"{case}, forward and backward", contenders(bpnn_job, torch_job, case=case),
         inputs={"x": np.random.default_rng(0).standard_normal(shape, np.float32)},
-        bars={} if bar is None else {"PyTorch": bar},
+        bars={} if bar is None else {"PyTorch": bar}, seconds=0.1,
     )

@@ -1,7 +1,7 @@
 """Transforms of a batch, every image with a matrix of its own, against PyTorch and against SciPy or Pillow image by image."""
 import numpy as np
 import pytest
-from harness import THREADS, Job
+from harness import THREADS, Absent, Job
 
 SHAPES = {"64×1×28×28": (64, 1, 28, 28), "64×3×32×32": (64, 3, 32, 32), "16×3×256×256": (16, 3, 256, 256)}
 TARGET = (224, 224)
@@ -66,7 +66,7 @@ def scipy_affine(inputs):
 def test_affine(race, shape):
     inputs = {"x": images(SHAPES[shape]), "matrices": turned(SHAPES[shape][0])}
     contenders = {"bpnn": bpnn_affine, "PyTorch": torch_affine, "SciPy image by image": scipy_affine}
-    race(f"affine map, bilinear, {shape}", contenders, inputs, rtol=1e-3, atol=1e-3)
+    race(f"affine map, bilinear, {shape}", contenders, inputs=inputs, rtol=1e-3, atol=1e-3)
 
 
 # Sizes ---------------------------------------------------------------------------------------------------------------
@@ -88,8 +88,6 @@ def torch_resize(inputs):
 
 
 def pillow_resize(inputs):
-    from harness import Absent
-
     try:
         from PIL import Image
     except ImportError as error:
@@ -106,4 +104,4 @@ def pillow_resize(inputs):
 
 def test_resize(race):
     contenders = {"bpnn": bpnn_resize, "PyTorch": torch_resize, "Pillow image by image": pillow_resize}
-    race("resize, antialiased, 16×3×256×256 to 224×224", contenders, {"x": images((16, 3, 256, 256))})
+    race("resize, antialiased, 16×3×256×256 to 224×224", contenders, inputs={"x": images((16, 3, 256, 256))})

@@ -34,6 +34,12 @@ THREADS = 2
 CHECKED_STEPS = 5
 WORKER = Path(__file__).with_name("worker.py")
 
+# What a contender imports before its memory is counted, by the beginning of its name; PyTorch's optimizers import _dynamo.
+MODULES = {
+    "bpnn": ["bpnn", "bpnn.nn", "bpnn.optim", "bpnn.models"],
+    "PyTorch": ["torch", "torch._dynamo"],
+}
+
 
 class Job(NamedTuple):
     """What a job function returns: one step of work; what must agree, from a step's return; how to wait for it.
@@ -53,7 +59,7 @@ class Absent(Exception):
 class Contender:
     """A job in its own process, driven by lines of JSON: check, run, close."""
 
-    def __init__(self, name, job, inputs_file):
+    def __init__(self, name, job, inputs_file, modules=()):
         self.name = name
         job = job if isinstance(job, functools.partial) else functools.partial(job)
         settings = {
@@ -62,6 +68,7 @@ class Contender:
             "options": job.keywords,
             "inputs": str(inputs_file),
             "threads": THREADS,
+            "modules": modules,
         }
         threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BPNN_NUM_THREADS")
         environment = os.environ | dict.fromkeys(threads, str(THREADS))
@@ -98,6 +105,10 @@ class Contender:
         """Seconds a step, over this many steps."""
         return self.ask(do="run", steps=steps)["seconds"] / steps
 
+    def memory(self):
+        """Bytes in memory after the imports, and the most since; None where the system does not tell (not Linux)."""
+        return self.ask(do="memory")["memory"]
+
     def calibrate(self, seconds):
         """Warms up for about this long; returns how many steps take about that long."""
         steps = 1
@@ -117,6 +128,14 @@ class Contender:
             self.process.wait()
 
 
+class Rate(NamedTuple):
+    """The work of a step in a unit, as 0.3 of "GFLOP/s"; and the most that the processor does in a second, if it was measured."""
+
+    work: float
+    unit: str
+    peak: float | None = None
+
+
 @dataclass
 class Outcome:
     """Seconds a step of every contender, a list over the rounds; the absent ones with the reason."""
@@ -126,6 +145,9 @@ class Outcome:
     absent: dict[str, str] = field(default_factory=dict)
     bars: dict[str, float] = field(default_factory=dict)
     limit: float | None = None
+    rate: Rate | None = None
+    memory: dict[str, list[int]] = field(default_factory=dict)
+    memory_bar: float | None = None
 
     def median(self, contender):
         return statistics.median(self.seconds[contender])
@@ -140,6 +162,37 @@ class Outcome:
     def best(self, prefix):
         """The smallest ratio among a library's contenders ("PyTorch" covers eager and compiled)."""
         return min((self.ratio(name) for name in self.rivals(prefix)), default=None)
+
+    def memories(self):
+        """`{what: (bytes of bpnn, the most frugal rival, its bytes)}`; nothing where memory was not asked for or is not known."""
+        found = {}
+        if self.memory.get("bpnn") is not None:
+            for what, count in (("the process", lambda after, most: most), ("above the imports", lambda after, most: most - after)):
+                taken = {name: count(*pair) for name, pair in self.memory.items()}
+                rivals = [name for name in taken if not name.startswith("bpnn")]
+                if rivals:
+                    rival = min(rivals, key=taken.get)
+                    found[f"peak memory, {what}"] = taken["bpnn"], rival, taken[rival]
+        return found
+
+    def misses(self, margin=1.0):
+        """What falls short of `margin` of its bar, in words."""
+        short = []
+        for library, bar in self.bars.items():
+            ratio = self.best(library)
+            if ratio is not None and ratio < margin * bar:
+                short.append(f"{ratio:.2f} times {library}'s speed, the bar is {bar:g}")
+        if self.limit is not None and margin * self.median("bpnn") > self.limit:
+            short.append(f"{1e6 * self.median('bpnn'):.3g} µs, the bar is {1e6 * self.limit:.3g}")
+        for what, (ours, rival, theirs) in self.memories().items() if self.memory_bar else ():
+            if theirs < margin * self.memory_bar * ours:
+                short.append(f"{what}: {rival} takes {theirs / ours:.2f} times ours, the bar is {self.memory_bar:g}")
+        return short
+
+
+def modules_of(contender):
+    """What it imports before its memory is counted."""
+    return next((modules for start, modules in MODULES.items() if contender.startswith(start)), ())
 
 
 def alternate(runs, rounds):
@@ -162,22 +215,28 @@ def assert_agreement(results, rtol, atol):
             )
 
 
-def race(name, contenders, folder, inputs=None, bars=None, limit=None, rounds=7, seconds=0.3, rtol=1e-4, atol=1e-5):
+def race(
+    name, contenders, folder, inputs=None, bars=None, limit=None, rate=None, memory_bar=None, rounds=7, seconds=0.3, rtol=1e-4,
+    atol=1e-5,
+):
     """Races the jobs of `contenders` ("bpnn" among them) and returns the `Outcome`.
 
-    inputs:   arrays for the jobs.
-    bars:     the ratio that bpnn is to reach against a library.
-    limit:    the seconds that a step of bpnn may take.
-    seconds:  about how long one contender runs in one round.
+    inputs:      arrays for the jobs.
+    bars:        the ratio that bpnn is to reach against a library.
+    limit:       the seconds that a step of bpnn may take.
+    rate:        the `Rate` that the table shows beside each time.
+    memory_bar:  how many times bpnn's memory the most frugal rival is to take; the table then shows the peaks.
+    seconds:     about how long one contender runs in one round.
     """
-    outcome = Outcome(name, bars=bars or {}, limit=limit)
+    outcome = Outcome(name, bars=bars or {}, limit=limit, rate=rate, memory_bar=memory_bar)
     inputs_file = Path(folder) / "inputs.npz"
     np.savez(inputs_file, **(inputs or {}))
     running = {}
     try:
         for contender, job in contenders.items():
+            modules = () if memory_bar is None else modules_of(contender)
             try:
-                running[contender] = Contender(contender, job, inputs_file)
+                running[contender] = Contender(contender, job, inputs_file, modules)
             except Absent as missing:
                 outcome.absent[contender] = str(missing)
         if "bpnn" not in running:
@@ -186,6 +245,8 @@ def race(name, contenders, folder, inputs=None, bars=None, limit=None, rounds=7,
         assert_agreement(results, rtol, atol)
         steps = {key: one.calibrate(seconds) for key, one in running.items()}
         outcome.seconds = alternate({key: lambda key=key: running[key].run(steps[key]) for key in running}, rounds)
+        if memory_bar is not None:
+            outcome.memory = {key: one.memory() for key, one in running.items()}
     finally:
         for one in running.values():
             one.close()

@@ -17,13 +17,34 @@ def duration(seconds):
     return f"{seconds / 1e-9:.3g} ns"
 
 
+def cost(outcome, contender):
+    """The median time; the rate and its fraction of the peak, if the outcome has them."""
+    seconds, rate = outcome.median(contender), outcome.rate
+    text = duration(seconds)
+    if rate is not None:
+        text += f", {rate.work / seconds:.3g} {rate.unit}"
+    if rate is not None and rate.peak is not None:
+        text += f", {100 * rate.work / seconds / rate.peak:.0f} %"
+    return text
+
+
+def row(work, ours, rival, theirs, ratio, bar):
+    bar = "" if bar is None else f"{bar:g}" if ratio >= bar else f"**{bar:g}, missed**"
+    return f"| {work} | {ours} | {rival} | {theirs} | {ratio:.2f} | {bar} |"
+
+
 def rows(outcome):
-    """One row for each rival: work, bpnn's time, rival, its time, ratio, bar."""
-    lines = []
+    """`{(work, rival): row}`: for every rival bpnn's time, the rival's, the ratio and its bar; for memory the best rival."""
+    lines = {}
     for rival in outcome.rivals():
-        bar = next((f"{bar:g}" for library, bar in outcome.bars.items() if rival.startswith(library)), "")
-        ours, theirs = duration(outcome.median("bpnn")), duration(outcome.median(rival))
-        lines.append(f"| {outcome.name} | {ours} | {rival} | {theirs} | {outcome.ratio(rival):.2f} | {bar} |")
+        bar = next((bar for library, bar in outcome.bars.items() if rival.startswith(library)), None)
+        ours, theirs = cost(outcome, "bpnn"), cost(outcome, rival)
+        lines[outcome.name, rival] = row(outcome.name, ours, rival, theirs, outcome.ratio(rival), bar)
+    for what, (ours, rival, theirs) in outcome.memories().items():
+        work = f"{outcome.name}: {what}"
+        texts = [f"{count / 1e6:.1f} MB" for count in (ours, theirs)]
+        ratio = theirs / ours if ours else float("inf")
+        lines[work, "memory"] = row(work, texts[0], rival, texts[1], ratio, outcome.memory_bar)
     return lines
 
 
@@ -57,15 +78,19 @@ def read():
         return {}
     lines = text.split(START)[1].split(END)[0].splitlines()
     cells = {line: [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")}
-    return {(cell[0], cell[2]): line for line, cell in cells.items() if line not in HEAD}
+    return {key(cell): line for line, cell in cells.items() if line not in HEAD}
+
+
+def key(cells):
+    """Rows of memory name the most frugal rival, which may be another the next time: they are told by their work alone."""
+    return cells[0], "memory" if "peak memory, " in cells[0] else cells[2]
 
 
 def write(outcomes):
     """Puts the outcomes' rows into README.md; the rows of benchmarks that did not run stay."""
     known = read()
     for outcome in outcomes:
-        for rival, line in zip(outcome.rivals(), rows(outcome)):
-            known[outcome.name, rival] = line
+        known |= rows(outcome)
     body = "\n".join([START, "", machine(), "", *HEAD, *known.values(), "", END])
     text = README.read_text(encoding="utf-8")
     before, after = text.split(START)[0], text.split(END)[1]
