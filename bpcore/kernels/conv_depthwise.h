@@ -48,10 +48,12 @@ static void BP_NAME(conv_depthwise)(const bp_conv *g, bp_size first, bp_size las
                         BP_NAME(depthwise_tile)(1, acc, x + j, row_step, w, g->offset, g->k, bias);
                     for (bp_size r = 0; r < rows; r++) {
                         BP_REAL *to = y + BP_NAME(row_out)(g, &box, r0 + r) + j * g->spread[2];
-                        if (m == BP_NR && g->spread[2] == 1)
-                            for (bp_size i = 0; i < BP_NR; i++) to[i] = acc[r * BP_NR + i];
+                        if (m > BP_VL && g->spread[2] == 1)
+                            memcpy(to, acc + r * BP_NR, BP_VL * sizeof(BP_REAL));
                         else
-                            BP_NAME(pixels_edge)(to, acc + r * BP_NR, m, g->spread[2]);
+                            BP_NAME(pixels_edge)(to, acc + r * BP_NR, m < BP_VL ? m : BP_VL, g->spread[2]);
+                        if (m > BP_VL)
+                            BP_NAME(pixels_edge)(to + BP_VL * g->spread[2], acc + r * BP_NR + BP_VL, m - BP_VL, g->spread[2]);
                     }
                 }
             }

@@ -12,8 +12,18 @@ typedef struct {
     const BP_REAL *bias; /* at the tile's first output, or NULL */
 } BP_PIXELS_OUT;
 
-static void BP_NAME(pixels_edge)(BP_REAL *y, const BP_REAL *acc, bp_size n, bp_size spread) {
-    for (bp_size j = 0; j < n; j++) y[j * spread] = acc[j];
+/* n elements of a vector: where they are neighbors, two pieces that overlap. */
+BP_INLINE void BP_NAME(pixels_edge)(BP_REAL *y, const BP_REAL *acc, bp_size n, bp_size spread) {
+    enum { half = BP_WIDTH / 2 / sizeof(BP_REAL), quarter = half / 2 };
+    if (spread == 1 && n >= half) {
+        memcpy(y, acc, half * sizeof(BP_REAL));
+        memcpy(y + n - half, acc + n - half, half * sizeof(BP_REAL));
+    } else if (spread == 1 && quarter && n >= quarter) {
+        memcpy(y, acc, quarter * sizeof(BP_REAL));
+        memcpy(y + n - quarter, acc + n - quarter, quarter * sizeof(BP_REAL));
+    } else {
+        for (bp_size j = 0; j < n; j++) y[j * spread] = acc[j];
+    }
 }
 
 #ifdef BP_VECTORS
