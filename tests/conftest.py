@@ -1,10 +1,14 @@
 """Shared fixtures. The marks `rivals` and `slow` are declared in pyproject.toml."""
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from bpcore import threads
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background: tests of Ctrl-C would wait for ever
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BESIDE = Path(__file__).parents[2] / "shared" / "data"  # ../shared/data beside the checkout
 
