@@ -17,6 +17,7 @@ from bpcore.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout
 from bpcore.embedding import embedding, embedding_bag
 from bpcore.fold import channel_shuffle, fold, pixel_shuffle, pixel_unshuffle, unfold
 from bpcore.group_norm import group_norm, instance_norm
+from bpcore.head import linear_cross_entropy
 from bpcore.interpolation import interpolate, upsample, upsample_bilinear, upsample_nearest
 from bpcore.layer_norm import layer_norm, rms_norm
 from bpcore.linear import bilinear, linear
@@ -36,7 +37,8 @@ __all__ = [
     "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cross_entropy", "dropout", "dropout1d",
     "dropout2d", "dropout3d", "elu", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "gelu",
     "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate",
-    "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "local_response_norm", "log_softmax", "logsigmoid",
+    "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "linear_cross_entropy",
+    "local_response_norm", "log_softmax", "logsigmoid",
     "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d",
     "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle",
     "relu", "relu6", "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
