@@ -48,6 +48,7 @@ cdef extern from "kernels/conv_args.h":
         void (*conv_depthwise_weight)(const bp_conv *g, const float *dy, float *dw, float *db, Py_ssize_t first,
                                       Py_ssize_t last, float *scratch) noexcept nogil
         int (*winograd_works)() noexcept nogil
+        Py_ssize_t (*winograd_step)(Py_ssize_t channels, Py_ssize_t outputs) noexcept nogil
         void (*winograd_weights)(float *u, const float *w, Py_ssize_t so, Py_ssize_t sc, int turned, Py_ssize_t channels,
                                  Py_ssize_t outputs, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         Py_ssize_t (*winograd_scratch)(const bp_winograd *w) noexcept nogil
@@ -75,6 +76,7 @@ cdef extern from "kernels/conv_args.h":
         void (*conv_depthwise_weight)(const bp_conv *g, const double *dy, double *dw, double *db, Py_ssize_t first,
                                       Py_ssize_t last, double *scratch) noexcept nogil
         int (*winograd_works)() noexcept nogil
+        Py_ssize_t (*winograd_step)(Py_ssize_t channels, Py_ssize_t outputs) noexcept nogil
         void (*winograd_weights)(double *u, const double *w, Py_ssize_t so, Py_ssize_t sc, int turned, Py_ssize_t channels,
                                  Py_ssize_t outputs, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         Py_ssize_t (*winograd_scratch)(const bp_winograd *w) noexcept nogil

@@ -79,15 +79,18 @@ cdef bint lay(Work *k, const Shape *s, bint turned, bint weight) noexcept nogil:
     # Cycles an image, fitted to measurements: the products, the transforms, turning channels last and back, the weights.
     c, o = w.channels, w.outputs
     plain = (9.9 * c * o / vl + 0.8 * o) * w.height * w.width
-    cycles = tiles * (47 * c * o / vl + 300 * (c + o) / vl + 16 * (c + o)) + 260 * c * o / vl / k.images
+    cycles = tiles * (47 * c * o / vl + 300 * (c + o) / vl + 16 * (c + o)) + 400 * c * o / vl / k.images
     most = max(1, BLOCK // (36 * 4 * (w.channels + w.outputs)))
     k.box_images = min(k.images, max(1, most // tiles))
     w.rows = w.ty if most >= tiles else max(1, most // w.tx)
-    if weight:
-        cycles += 36 * c * o / vl * 3 * max(1, tiles / <double> most) / k.box_images
     w.tiles = k.box_images * w.rows * w.tx
     k.blocks = up(k.images, k.box_images)
     k.bands = up(w.ty, w.rows)
+    if weight:
+        # Partial sums are cleared, added to, and added up: four passes over memory that is near or far.
+        k.sum_step = 36 * kernels().f32.winograd_step(w.channels, w.outputs) + w.outputs
+        k.parts = max(1, min(min(k.blocks * k.bands, GROUPS), SUMS // (k.sum_step * 4)))
+        cycles += k.parts * k.sum_step * 16. / (8 if k.sum_step * 4 < 1 << 20 else 3) / k.images
     k.ns = 0.3 * cycles * k.images                  # of everything, for now
     return cycles < plain
 
@@ -170,16 +173,17 @@ cdef bint winograd(const Shape *s, ndarray y, ndarray x, ndarray w, ndarray b, b
     k.so = 9 if turned else s.channels * 9
     k.sc = s.channels * 9 if turned else 9
     k.turned = turned
-    n = 36 * k.w.channels * k.w.outputs
+    n = 36 * kernels().f32.winograd_step(k.w.channels, k.w.outputs)
     packed = empty(1, &n, NPY_FLOAT)
     k.w.u = np.PyArray_DATA(packed)
     with nogil:
         parallel_for(weight_range, &k, k.w.channels, 5. * k.w.outputs)
-    team = team_size(k.ns)                  # smaller boxes where there are too few for the team: the sums stay the same
-    while k.blocks * k.bands < 2 * team and k.box_images > 1:
+    # Smaller boxes where there are too few for the team, but of 8 tiles at least: fewer leave the products' rows empty.
+    team = team_size(k.ns)
+    while k.blocks * k.bands < 2 * team and k.box_images > 1 and k.box_images * k.w.ty * k.w.tx >= 16:
         k.box_images = up(k.box_images, 2)
         k.blocks = up(k.images, k.box_images)
-    while k.blocks * k.bands < 2 * team and k.w.rows > 1:
+    while k.blocks * k.bands < 2 * team and k.box_images == 1 and k.w.rows * k.w.tx >= 16:
         k.w.rows = up(k.w.rows, 2)
         k.bands = up(k.w.ty, k.w.rows)
     k.w.tiles = k.box_images * k.w.rows * k.w.tx
@@ -190,16 +194,15 @@ cdef bint winograd(const Shape *s, ndarray y, ndarray x, ndarray w, ndarray b, b
 cdef bint winograd_weight(const Shape *s, ndarray dw, ndarray db, ndarray x, ndarray dy) except -1:
     cdef Work k
     cdef npy_intp n
-    cdef Py_ssize_t part, o
+    cdef Py_ssize_t part, o, bias
     cdef ndarray sums
     cdef float total
     cdef float *to
     if np.PyArray_TYPE(dw) != NPY_FLOAT or not lay(&k, s, False, True):
         return False
-    k.sum_step = 36 * k.w.channels * k.w.outputs + k.w.outputs
-    k.parts = min(min(k.blocks * k.bands, GROUPS), SUMS // (k.sum_step * 4))
-    if k.parts < min(GROUPS, k.blocks * k.bands) // 2 or k.parts < 1:
+    if k.parts < min(GROUPS, k.blocks * k.bands) // 2:
         return False                        # too large for partial sums: few threads would find work
+    bias = k.sum_step - k.w.outputs
     k.w.x = np.PyArray_DATA(x)
     k.w.y = np.PyArray_DATA(dy)
     k.w.bias = NULL if db is None else np.PyArray_DATA(db)      # only says that its gradient is wanted
@@ -216,6 +219,6 @@ cdef bint winograd_weight(const Shape *s, ndarray dw, ndarray db, ndarray x, nda
         for o in range(k.w.outputs):
             total = 0
             for part in range(k.parts):
-                total += (<float *> k.sum)[part * k.sum_step + 36 * k.w.channels * k.w.outputs + o]
+                total += (<float *> k.sum)[part * k.sum_step + bias + o]
             to[o] = total
     return True

@@ -65,7 +65,7 @@ typedef struct {
     X(void, conv_depthwise, (const bp_conv *g, bp_size first, bp_size last, T *scratch))                                       \
     X(void, conv_depthwise_weight, (const bp_conv *g, const T *dy, T *dw, T *db, bp_size first, bp_size last, T *scratch))     \
     /* winograd.h: weights of channels c0..c1 to u, turned round for the input's gradient; a box; dw from partial sums */      \
-    X(int, winograd_works, (void))                                                                                             \
+    X(int, winograd_works, (void)) X(bp_size, winograd_step, (bp_size channels, bp_size outputs))                              \
     X(void, winograd_weights, (T *u, const T *w, bp_size so, bp_size sc, int turned, bp_size channels, bp_size outputs,        \
                                bp_size c0, bp_size c1))                                                                        \
     X(bp_size, winograd_scratch, (const bp_winograd *w))                                                                       \

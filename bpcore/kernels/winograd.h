@@ -72,9 +72,13 @@ BP_INLINE void BP_NAME(wino_weight_back)(vec *g, const vec *t, const bp_size ld)
     g[2] = t[5 * ld] + ((BP_GA * BP_A2) * ea + (BP_GB * BP_B2) * eb);
 }
 
+/* From one of the 36 matrices of weights to the next: not a multiple of 4096 bytes, or they would evict each other. */
+static bp_size BP_NAME(winograd_step)(bp_size channels, bp_size outputs) { return channels * outputs + BP_VL; }
+
 /* The 36 values of the weights of channels c0 to c1: u[36][panels of outputs][channels][panel]. */
 static void BP_NAME(winograd_weights)(BP_REAL *u, const BP_REAL *w, bp_size so, bp_size sc, int turned, bp_size channels,
                                       bp_size outputs, bp_size c0, bp_size c1) {
+    const bp_size step = BP_NAME(winograd_step)(channels, outputs);
     BP_REAL g[9][BP_WIDTH / sizeof(BP_REAL)] __attribute__((aligned(64)));
     vec t[18], v[6];
     for (bp_size o = 0; o < outputs; o += BP_VL) {
@@ -91,7 +95,7 @@ static void BP_NAME(winograd_weights)(BP_REAL *u, const BP_REAL *w, bp_size so, 
             BP_REAL *to = u + block * channels + c * panel + (o - block);
             for (int i = 0; i < 6; i++) {
                 BP_NAME(wino_weight)(v, t[i * 3], t[i * 3 + 1], t[i * 3 + 2]);
-                for (int j = 0; j < 6; j++) *(vecu *)(to + (i * 6 + j) * channels * outputs) = v[j];
+                for (int j = 0; j < 6; j++) *(vecu *)(to + (i * 6 + j) * step) = v[j];
             }
         }
     }
@@ -183,12 +187,13 @@ static bp_size BP_NAME(winograd_scratch)(const bp_winograd *w) {
            rows * (bp_size)(sizeof(bp_size) / sizeof(BP_REAL)) + 4 * BP_VL;
 }
 
-/* Images n0 to n1, rows of tiles t0 to t1: y = w * x + bias, or sum[36][channels][outputs] += their part of the weight's. */
+/* Images n0 to n1, rows of tiles t0 to t1: y = w * x + bias, or sum[36][channels][outputs] += their part of the weight's, and
+ * sum[last][outputs] that of the bias. */
 static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, BP_REAL *sum,
                                   BP_REAL *scratch) {
     const bp_size channels = w->channels, outputs = w->outputs, tx = w->tx, ty = t1 - t0, tiles = (n1 - n0) * ty * tx;
     const bp_size step_v = BP_WINO_STEP(w, channels), step_m = BP_WINO_STEP(w, outputs);
-    const bp_size height = w->height, width = w->width;
+    const bp_size height = w->height, width = w->width, step = BP_NAME(winograd_step)(channels, outputs);
     BP_REAL *v = scratch, *m = v + 36 * step_v, *planes = m + 36 * step_m;
     bp_size *off = (bp_size *)(planes + (4 * w->rows + 2) * (4 * tx + 2) * (channels > outputs ? channels : outputs) + BP_VL);
     for (bp_size n = n0; n < n1; n++) {
@@ -201,7 +206,7 @@ static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, 
             BP_NAME(channels_last)(planes, (const BP_REAL *)w->y + n * outputs * height * width, outputs, height, width, 4 * t0,
                                    4 * ty, 0, 4 * tx);
             BP_NAME(winograd_spread)(m + (n - n0) * ty * tx * outputs, step_m, planes, ty, tx, outputs);
-            if (w->bias) BP_NAME(add_columns)(sum + 36 * channels * outputs, planes, 16 * ty * tx, outputs);
+            if (w->bias) BP_NAME(add_columns)(sum + 36 * step, planes, 16 * ty * tx, outputs);
         }
         for (bp_size q = 0; q < tiles; q++) off[q] = q * channels;
         for (bp_size o = 0, panel; o < outputs; o += panel) {
@@ -217,7 +222,7 @@ static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, 
                 for (bp_size p = 0; p < parts; p++) {
                     const bp_size c = channels * p / parts, rows = channels * (p + 1) / parts - c;
                     BP_NAME(unit_rows)[rows][panel / BP_VL](tiles, v + f * step_v + c, off, 1, b,
-                                                            sum + (f * channels + c) * outputs + o, outputs, 0);
+                                                            sum + f * step + c * outputs + o, outputs, 0);
                 }
             }
         }
@@ -233,7 +238,7 @@ static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, 
             for (bp_size p = 0; p < parts; p++) {
                 const bp_size q = tiles * p / parts, rows = tiles * (p + 1) / parts - q;
                 BP_NAME(rows)[rows][panel / BP_VL](channels, v + f * step_v + q * channels, off, channels,
-                                                   (const BP_REAL *)w->u + (f * outputs + o) * channels,
+                                                   (const BP_REAL *)w->u + f * step + o * channels,
                                                    m + f * step_m + q * outputs + o, outputs, 1);
             }
         }
@@ -248,12 +253,13 @@ static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, 
 /* dw[o][c][9] of channels c0 to c1 from `parts` sums that lie `step` apart, in their order. */
 static void BP_NAME(winograd_finish)(BP_REAL *dw, const BP_REAL *sum, bp_size step, bp_size parts, bp_size channels,
                                      bp_size outputs, bp_size c0, bp_size c1) {
+    const bp_size matrix = BP_NAME(winograd_step)(channels, outputs);
     vec t[36], half[18], g[3];
     BP_REAL out[9][BP_WIDTH / sizeof(BP_REAL)] __attribute__((aligned(64)));
     for (bp_size c = c0; c < c1; c++)
         for (bp_size o = 0; o < outputs; o += BP_VL) {
             for (int f = 0; f < 36; f++) {
-                const BP_REAL *from = sum + (f * channels + c) * outputs + o;
+                const BP_REAL *from = sum + f * matrix + c * outputs + o;
                 t[f] = *(const vecu *)from;
                 for (bp_size q = 1; q < parts; q++) t[f] += *(const vecu *)(from + q * step);
             }
@@ -283,6 +289,7 @@ static int BP_NAME(winograd_works)(void) { return 1; }
 #undef BP_WINO_STEP
 #else
 static int BP_NAME(winograd_works)(void) { return 0; }
+static bp_size BP_NAME(winograd_step)(bp_size channels, bp_size outputs) { return channels * outputs; }
 static void BP_NAME(winograd_weights)(BP_REAL *u, const BP_REAL *w, bp_size so, bp_size sc, int turned, bp_size channels,
                                       bp_size outputs, bp_size c0, bp_size c1) {
     (void)u, (void)w, (void)so, (void)sc, (void)turned, (void)channels, (void)outputs, (void)c0, (void)c1;
