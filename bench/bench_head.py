@@ -54,4 +54,5 @@ def torch_job(inputs):
 
 @pytest.mark.parametrize("case", CASES)
 def test_head(race, case):
-    race(f"head and loss, {case}", {"bpnn": bpnn_job, "bpnn, composed": composed_job, "PyTorch": torch_job}, inputs=arrays(case), bars={"PyTorch": 1.1}, memory_bar=1.25, rounds=3)
+    contenders = {"bpnn": bpnn_job, "bpnn, composed": composed_job, "PyTorch": torch_job}
+    race(f"head and loss, {case}", contenders, inputs=arrays(case), bars={"PyTorch": 1.1}, memory_bar=1.25, rounds=3)

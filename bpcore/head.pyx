@@ -196,7 +196,8 @@ cdef int check(Tensor x, Tensor w, Tensor b) except -1:
     if w.ndim < 2:
         raise RuntimeError(f"linear_weight: expected shape (classes, in_features) or (classes, …, in_features), got {w.shape}")
     if x.ndim == 0 or x.shape[x.ndim - 1] != w.shape[w.ndim - 1]:
-        raise RuntimeError(f"input: expected shape (*, {w.shape[w.ndim - 1]}) for a linear_weight of shape {w.shape}, got {x.shape}")
+        raise RuntimeError(
+            f"input: expected shape (*, {w.shape[w.ndim - 1]}) for a linear_weight of shape {w.shape}, got {x.shape}")
     if x.array.dtype != w.array.dtype:
         raise RuntimeError(f"input: expected the dtype of linear_weight, {w.dtype}, got {x.dtype}")
     if b is not None and (b.array.dtype != w.array.dtype or b.shape != w.shape[:w.ndim - 1]):

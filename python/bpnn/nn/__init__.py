@@ -28,6 +28,7 @@ from bpnn.nn.modules.pooling import (
     MaxUnpool1d, MaxUnpool2d, MaxUnpool3d,
 )
 from bpnn.nn.modules.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from bpnn.nn.modules.rotary import RotaryEmbedding
 from bpnn.nn.modules.sparse import Embedding, EmbeddingBag
 from bpnn.nn.modules.upsampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from bpnn.nn.parameter import Parameter
@@ -45,7 +46,7 @@ __all__ = [
     "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d", "Mish", "Module",
     "ModuleDict", "ModuleList", "NLLLoss", "Parameter", "ParameterList", "PixelShuffle", "PixelUnshuffle", "RMSNorm",
     "RNN", "RNNCell", "ReLU", "ReLU6", "ReflectionPad1d", "ReflectionPad2d", "ReflectionPad3d", "ReplicationPad1d",
-    "ReplicationPad2d", "ReplicationPad3d", "SELU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax",
+    "ReplicationPad2d", "ReplicationPad3d", "RotaryEmbedding", "SELU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax",
     "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Threshold", "Unflatten", "Unfold", "Upsample",
     "UpsamplingBilinear2d", "UpsamplingNearest2d", "ZeroPad1d", "ZeroPad2d", "ZeroPad3d", "functional", "init",
     "utils",

@@ -27,6 +27,7 @@ from bpcore.loss import (
 from bpcore.norm import local_response_norm, normalize
 from bpcore.padding import pad
 from bpcore.pooling import max_pool1d, max_pool2d, max_pool3d
+from bpcore.rotary import rotary_embedding
 from bpcore.softmax import log_softmax, softmax, softmin
 from bpcore.unpooling import max_unpool1d, max_unpool2d, max_unpool3d
 
@@ -41,6 +42,6 @@ __all__ = [
     "local_response_norm", "log_softmax", "logsigmoid",
     "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d",
     "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle",
-    "relu", "relu6", "rms_norm", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
+    "relu", "relu6", "rms_norm", "rotary_embedding", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softmin", "softplus",
     "softshrink", "softsign", "tanh", "threshold", "unfold", "upsample", "upsample_bilinear", "upsample_nearest",
 ]

@@ -1,4 +1,4 @@
-"""Tools around training: `bpnn.utils.data`."""
-from . import data
+"""Tools around training: `bpnn.utils.data`, `bpnn.utils.checkpoint`."""
+from . import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]
