@@ -52,8 +52,8 @@ cdef extern from "kernels/conv_args.h":
         void (*winograd_weights)(float *u, const float *w, Py_ssize_t so, Py_ssize_t sc, int turned, Py_ssize_t channels,
                                  Py_ssize_t outputs, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         Py_ssize_t (*winograd_scratch)(const bp_winograd *w) noexcept nogil
-        void (*winograd_box)(const bp_winograd *w, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t t0, Py_ssize_t t1, float *sum,
-                             float *scratch) noexcept nogil
+        void (*winograd_box)(const bp_winograd *w, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t o0,
+                             Py_ssize_t o1, float *sum, float *scratch) noexcept nogil
         void (*winograd_finish)(float *dw, const float *sum, Py_ssize_t step, Py_ssize_t parts, Py_ssize_t channels,
                                 Py_ssize_t outputs, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         int (*conv_vector)() noexcept nogil
@@ -80,8 +80,8 @@ cdef extern from "kernels/conv_args.h":
         void (*winograd_weights)(double *u, const double *w, Py_ssize_t so, Py_ssize_t sc, int turned, Py_ssize_t channels,
                                  Py_ssize_t outputs, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         Py_ssize_t (*winograd_scratch)(const bp_winograd *w) noexcept nogil
-        void (*winograd_box)(const bp_winograd *w, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t t0, Py_ssize_t t1, double *sum,
-                             double *scratch) noexcept nogil
+        void (*winograd_box)(const bp_winograd *w, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t t0, Py_ssize_t t1, Py_ssize_t o0,
+                             Py_ssize_t o1, double *sum, double *scratch) noexcept nogil
         void (*winograd_finish)(double *dw, const double *sum, Py_ssize_t step, Py_ssize_t parts, Py_ssize_t channels,
                                 Py_ssize_t outputs, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
         int (*conv_vector)() noexcept nogil

@@ -37,6 +37,7 @@ def use(bint on):
 cdef struct Work:
     bp_winograd w
     Py_ssize_t images, box_images, blocks, bands     # boxes: along the images, and along the rows of tiles of one
+    Py_ssize_t panels                                # parts of the outputs that are computed apart
     Py_ssize_t first, scratch
     double ns
     bint failed
@@ -78,7 +79,7 @@ cdef bint lay(Work *k, const Shape *s, bint turned, bint weight) noexcept nogil:
     tiles = w.ty * w.tx
     # Cycles an image, fitted to measurements: the products, the transforms, turning channels last and back, the weights.
     c, o = w.channels, w.outputs
-    plain = (9.9 * c * o / vl + 0.8 * o) * w.height * w.width
+    plain = (9.9 * c * o / vl + 0.8 * o) * w.height * w.width + 11 * c * o / k.images
     cycles = tiles * (47 * c * o / vl + 300 * (c + o) / vl + 16 * (c + o)) + 400 * c * o / vl / k.images
     most = max(1, BLOCK // (36 * 4 * (w.channels + w.outputs)))
     k.box_images = min(k.images, max(1, most // tiles))
@@ -103,19 +104,24 @@ cdef void weight_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nog
 
 cdef void boxes_of(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Work *k = <Work *> ctx
-    cdef Py_ssize_t i, o, n0, n1, t0, t1, at, size = k.w.height * k.w.width
+    cdef Py_ssize_t item, i, o, n0, n1, t0, t1, o0, o1, n, at, run, size = k.w.height * k.w.width
+    cdef Py_ssize_t panel = 2 * kernels().f32.conv_vector(), all = up(k.w.outputs, panel)
     cdef void *scratch = take_scratch(k.scratch)
     if scratch == NULL:
         k.failed = True
         return
-    for i in range(k.first + begin, k.first + end):
+    for item in range(k.first + begin, k.first + end):
+        i, o = item // k.panels, item % k.panels
+        o0, o1 = all * o // k.panels * panel, min(k.w.outputs, all * (o + 1) // k.panels * panel)
         n0, t0 = i // k.bands * k.box_images, i % k.bands * k.w.rows
         n1, t1 = min(k.images, n0 + k.box_images), min(k.w.ty, t0 + k.w.rows)
-        kernels().f32.winograd_box(&k.w, n0, n1, t0, t1, NULL, <float *> scratch)
+        kernels().f32.winograd_box(&k.w, n0, n1, t0, t1, o0, o1, NULL, <float *> scratch)
         if k.f != NULL:
-            for o in range(n0 * k.w.outputs, n1 * k.w.outputs):
-                at = o * size + 4 * t0 * k.w.width
-                k.f.f32(<float *> k.z + at, <const float *> k.w.y + at, (min(k.w.height, 4 * t1) - 4 * t0) * k.w.width, NULL)
+            run = (min(k.w.height, 4 * t1) - 4 * t0) * k.w.width
+            for n in range(n0, n1):
+                for o in range(o0, o1):
+                    at = (n * k.w.outputs + o) * size + 4 * t0 * k.w.width
+                    k.f.f32(<float *> k.z + at, <const float *> k.w.y + at, run, NULL)
     give_scratch(scratch, k.scratch)
 
 
@@ -130,8 +136,8 @@ cdef void sums_of(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     for part in range(k.first + begin, k.first + end):
         for i in range(all * part // k.parts, all * (part + 1) // k.parts):
             n0, t0 = i // k.bands * k.box_images, i % k.bands * k.w.rows
-            kernels().f32.winograd_box(&k.w, n0, min(k.images, n0 + k.box_images), t0, min(k.w.ty, t0 + k.w.rows),
-                                       <float *> k.sum + part * k.sum_step, <float *> scratch)
+            kernels().f32.winograd_box(&k.w, n0, min(k.images, n0 + k.box_images), t0, min(k.w.ty, t0 + k.w.rows), 0,
+                                       k.w.outputs, <float *> k.sum + part * k.sum_step, <float *> scratch)
     give_scratch(scratch, k.scratch)
 
 
@@ -178,7 +184,8 @@ cdef bint winograd(const Shape *s, ndarray y, ndarray x, ndarray w, ndarray b, b
     k.w.u = np.PyArray_DATA(packed)
     with nogil:
         parallel_for(weight_range, &k, k.w.channels, 5. * k.w.outputs)
-    # Smaller boxes where there are too few for the team, but of 8 tiles at least: fewer leave the products' rows empty.
+    # Smaller boxes where there are too few for the team, but of 8 tiles at least: fewer leave the products' rows empty. Then
+    # parts of the outputs.
     team = team_size(k.ns)
     while k.blocks * k.bands < 2 * team and k.box_images > 1 and k.box_images * k.w.ty * k.w.tx >= 16:
         k.box_images = up(k.box_images, 2)
@@ -187,7 +194,10 @@ cdef bint winograd(const Shape *s, ndarray y, ndarray x, ndarray w, ndarray b, b
         k.w.rows = up(k.w.rows, 2)
         k.bands = up(k.w.ty, k.w.rows)
     k.w.tiles = k.box_images * k.w.rows * k.w.tx
-    share(&k, boxes_of, k.blocks * k.bands)
+    k.panels = 1
+    if k.blocks * k.bands < team:
+        k.panels = min(up(team, k.blocks * k.bands), up(k.w.outputs, 2 * kernels().f32.conv_vector()))
+    share(&k, boxes_of, k.blocks * k.bands * k.panels)
     return True
 
 

@@ -69,7 +69,8 @@ typedef struct {
     X(void, winograd_weights, (T *u, const T *w, bp_size so, bp_size sc, int turned, bp_size channels, bp_size outputs,        \
                                bp_size c0, bp_size c1))                                                                        \
     X(bp_size, winograd_scratch, (const bp_winograd *w))                                                                       \
-    X(void, winograd_box, (const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, T *sum, T *scratch))          \
+    X(void, winograd_box, (const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, bp_size o0, bp_size o1,       \
+                           T *sum, T *scratch))                                                                                \
     X(void, winograd_finish, (T *dw, const T *sum, bp_size step, bp_size parts, bp_size channels, bp_size outputs,             \
                               bp_size c0, bp_size c1))                                                                         \
     X(int, conv_vector, (void)) X(int, conv_rows, (void))

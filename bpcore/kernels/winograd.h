@@ -187,10 +187,10 @@ static bp_size BP_NAME(winograd_scratch)(const bp_winograd *w) {
            rows * (bp_size)(sizeof(bp_size) / sizeof(BP_REAL)) + 4 * BP_VL;
 }
 
-/* Images n0 to n1, rows of tiles t0 to t1: y = w * x + bias, or sum[36][channels][outputs] += their part of the weight's, and
- * sum[last][outputs] that of the bias. */
-static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, BP_REAL *sum,
-                                  BP_REAL *scratch) {
+/* Images n0 to n1, rows of tiles t0 to t1: y = w * x + bias for outputs o0 to o1 (o0 at the beginning of a panel), or
+ * sum[36][channels][outputs] += their part of the weight's, and sum[last][outputs] that of the bias. */
+static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, bp_size o0, bp_size o1,
+                                  BP_REAL *sum, BP_REAL *scratch) {
     const bp_size channels = w->channels, outputs = w->outputs, tx = w->tx, ty = t1 - t0, tiles = (n1 - n0) * ty * tx;
     const bp_size step_v = BP_WINO_STEP(w, channels), step_m = BP_WINO_STEP(w, outputs);
     const bp_size height = w->height, width = w->width, step = BP_NAME(winograd_step)(channels, outputs);
@@ -230,23 +230,25 @@ static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, 
     }
     for (bp_size c = 0; c < channels; c++) off[c] = c;
     const bp_size parts = (tiles + BP_MR - 1) / BP_MR;
+    const bp_size some = o1 - o0;
     for (int f = 0; f < 36; f++)
-        for (bp_size o = 0, panel; o < outputs; o += panel) {
+        for (bp_size o = o0, panel; o < o1; o += panel) {
             panel = BP_PANEL(outputs - o);
-            if (f < 35 && !o) /* the products are short: their operands must be near when they begin */
+            if (f < 35 && o == o0) /* the products are short: their operands must be near when they begin */
                 for (bp_size i = 0; i < tiles * channels; i += 64 / sizeof(BP_REAL)) __builtin_prefetch(v + (f + 1) * step_v + i);
             for (bp_size p = 0; p < parts; p++) {
                 const bp_size q = tiles * p / parts, rows = tiles * (p + 1) / parts - q;
                 BP_NAME(rows)[rows][panel / BP_VL](channels, v + f * step_v + q * channels, off, channels,
                                                    (const BP_REAL *)w->u + f * step + o * channels,
-                                                   m + f * step_m + q * outputs + o, outputs, 1);
+                                                   m + f * step_m + q * some + o - o0, some, 1);
             }
         }
     for (bp_size n = n0; n < n1; n++) {
-        BP_NAME(winograd_out)(planes, m + (n - n0) * ty * tx * outputs, step_m, ty, tx, outputs);
+        BP_NAME(winograd_out)(planes, m + (n - n0) * ty * tx * some, step_m, ty, tx, some);
         for (bp_size i = 4 * t0; i < 4 * t1 && i < height; i++)
-            BP_NAME(turn_out)((BP_REAL *)w->y + n * outputs * height * width + i * width, height * width, 1,
-                              planes + (i - 4 * t0) * 4 * tx * outputs, outputs, width, outputs, (const BP_REAL *)w->bias);
+            BP_NAME(turn_out)((BP_REAL *)w->y + (n * outputs + o0) * height * width + i * width, height * width, 1,
+                              planes + (i - 4 * t0) * 4 * tx * some, some, width, some,
+                              w->bias ? (const BP_REAL *)w->bias + o0 : NULL);
     }
 }
 
@@ -295,9 +297,9 @@ static void BP_NAME(winograd_weights)(BP_REAL *u, const BP_REAL *w, bp_size so, 
     (void)u, (void)w, (void)so, (void)sc, (void)turned, (void)channels, (void)outputs, (void)c0, (void)c1;
 }
 static bp_size BP_NAME(winograd_scratch)(const bp_winograd *w) { return (void)w, 0; }
-static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, BP_REAL *sum,
-                                  BP_REAL *scratch) {
-    (void)w, (void)n0, (void)n1, (void)t0, (void)t1, (void)sum, (void)scratch;
+static void BP_NAME(winograd_box)(const bp_winograd *w, bp_size n0, bp_size n1, bp_size t0, bp_size t1, bp_size o0, bp_size o1,
+                                  BP_REAL *sum, BP_REAL *scratch) {
+    (void)w, (void)n0, (void)n1, (void)t0, (void)t1, (void)o0, (void)o1, (void)sum, (void)scratch;
 }
 static void BP_NAME(winograd_finish)(BP_REAL *dw, const BP_REAL *sum, bp_size step, bp_size parts, bp_size channels,
                                      bp_size outputs, bp_size c0, bp_size c1) {
