@@ -57,6 +57,11 @@ from bpcore.statistics import (
     all, any, count_nonzero, logsumexp, nanmean, nansum, norm, prod, std, std_mean, var, var_mean,
 )
 
+from bpnn.composed import (
+    bincount, block_diag, broadcast_shapes, broadcast_tensors, bucketize, cartesian_prod, cross, diagflat, diff, dist, histc, kron,
+    meshgrid, rot90, scatter_reduce, searchsorted, select_scatter, sinc, slice_scatter,
+)
+
 from bpcore.activation import relu, sigmoid, tanh
 from bpcore.dtypes import default_float as get_default_dtype
 from bpcore.dtypes import set_default_float as set_default_dtype

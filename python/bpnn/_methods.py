@@ -10,6 +10,7 @@ from bpcore import matmul as products
 from bpcore import repeat as repeating
 from bpcore import softmax as normalized
 from bpcore.tensor import Tensor as Core
+from bpnn import composed
 
 
 class Methods:
@@ -240,3 +241,17 @@ class Methods:
     addr = products.addr
     baddbmm = products.baddbmm
     addbmm = products.addbmm
+
+    # composed
+    bincount = composed.bincount
+    cross = composed.cross
+    diagflat = composed.diagflat
+    diff = composed.diff
+    dist = composed.dist
+    histc = composed.histc
+    kron = composed.kron
+    rot90 = composed.rot90
+    scatter_reduce = composed.scatter_reduce
+    select_scatter = composed.select_scatter
+    sinc = composed.sinc
+    slice_scatter = composed.slice_scatter
