@@ -3,7 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -215,7 +215,7 @@ class TinyConfig(PretrainedConfig):
     hidden_size: int = 8
     layer_norm_eps: float = 1e-5
     tie_word_embeddings: bool = True
-    activation: str = "gelu"
+    activation: Literal["gelu", "relu"] | None = "gelu"
     window: int | None = None
     rope_scaling: dict | None = None
     id2label: dict[str, str] | None = None
@@ -246,6 +246,7 @@ def test_configurations_that_are_wrong(tmp_path):
         ("hidden_size", "8", "expected int, got '8'"), ("hidden_size", 8.5, "expected int, got 8.5"), ("hidden_size", True, "int"),
         ("hidden_size", None, "expected int"), ("layer_norm_eps", "x", "expected float"), ("tie_word_embeddings", 1, "bool"),
         ("window", "a", "expected int or null"), ("rope_scaling", [], "expected dict or null"),
+        ("activation", "silu", "expected 'gelu' or 'relu' or null, got 'silu'"),
     ):
         with pytest.raises(TypeError, match=expected) as caught:
             TinyConfig.from_dict({key: value}, source="here/config.json")

@@ -114,8 +114,9 @@ class PretrainedConfig:
 def _checked(where: str, hint: Any, value: Any) -> Any:
     """`value`, where its type is what a field asks for."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    plain = tuple(typing.get_origin(kind) or kind for kind in kinds)
-    if Any in plain:
+    allowed = [item for kind in kinds if typing.get_origin(kind) is typing.Literal for item in typing.get_args(kind)]
+    plain = tuple(typing.get_origin(kind) or kind for kind in kinds if typing.get_origin(kind) is not typing.Literal)
+    if Any in plain or value in allowed:
         return value
     if isinstance(value, bool):
         fits = bool in plain
@@ -123,8 +124,8 @@ def _checked(where: str, hint: Any, value: Any) -> Any:
         fits = isinstance(value, plain) or (isinstance(value, int) and float in plain)
         fits = fits or (isinstance(value, list) and tuple in plain)
     if not fits:
-        names = " or ".join("null" if kind is types.NoneType else kind.__name__ for kind in plain)
-        raise TypeError(f"{where}: expected {names}, got {value!r}")
+        names = [*map(repr, allowed), *("null" if kind is types.NoneType else kind.__name__ for kind in plain)]
+        raise TypeError(f"{where}: expected {' or '.join(names)}, got {value!r}")
     if isinstance(value, int) and not isinstance(value, bool) and float in plain and int not in plain:
         return float(value)
     return value

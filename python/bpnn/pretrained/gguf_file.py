@@ -109,16 +109,16 @@ def _size(source: str, name: str, shape: tuple[int, ...], kind: int) -> tuple[in
 
 
 def _quantized_entry(path: str, name: str, kind: str, shape: tuple[int, ...], data: np.ndarray, release: Any) -> Entry:
+    def read() -> np.ndarray:
+        out = np.empty(shape, np.float32)
+        dequantize(kind, data, out)
+        return out
+
     def fill(out: np.ndarray) -> None:
         if out.flags.c_contiguous:
             dequantize(kind, data, out)
         else:
             out[...] = read()
-
-    def read() -> np.ndarray:
-        out = np.empty(shape, np.float32)
-        dequantize(kind, data, out)
-        return out
 
     return Entry(path, name, kind, shape, np.dtype("float32"), read, fill, release)
 

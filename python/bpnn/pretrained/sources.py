@@ -47,7 +47,7 @@ def open_pretrained(
     special = None if os.path.isdir(path) else _with_config(path)
     if special:
         return special
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     return Source(read_config(folder), open_weights(path), path)
 
 

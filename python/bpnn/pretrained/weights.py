@@ -105,16 +105,14 @@ def array_entry(path: str, name: str, kind: str, array: np.ndarray, release: Cal
 
 def bfloat16_entry(path: str, name: str, bits: np.ndarray, release: Callable[[], None] = _nothing) -> Entry:
     """An entry of bfloat16 numbers, given as uint16: the upper halves of float32 numbers."""
+    def read() -> np.ndarray:
+        return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+
     def fill(out: np.ndarray) -> None:
         if out.dtype == np.float32 and out.flags.c_contiguous:
-            np.left_shift(bits, 16, out=out.view(np.uint32), dtype=np.uint32, casting="unsafe")
+            np.left_shift(bits, 16, out=out.view(np.uint32), dtype=np.uint32)
         else:
             out[...] = read()
-
-    def read() -> np.ndarray:
-        out = np.empty(bits.shape, np.float32)
-        fill(out)
-        return out
 
     return Entry(path, name, "BF16", bits.shape, np.dtype("float32"), read, fill, release)
 
