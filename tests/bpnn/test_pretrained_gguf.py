@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pretrained_helpers import gguf_bytes, text
 
 from bpnn.pretrained import open_pretrained, open_weights
 from bpnn.pretrained.dequantize import QUANTIZED, dequantize
@@ -59,37 +60,11 @@ def test_blocks_have_the_bits_of_the_package(kind):
 
 # --- files ----------------------------------------------------------------------------------------------------------------
 
-def text(value):
-    raw = value.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def value(item):
-    if isinstance(item, str):
-        return struct.pack("<I", 8) + text(item)
-    if isinstance(item, list):
-        return struct.pack("<IIQ", 9, 8, len(item)) + b"".join(map(text, item))
-    return struct.pack("<If", 6, item) if isinstance(item, float) else struct.pack("<II", 4, item)
-
-
 LLAMA = {
     "general.architecture": "llama", "llama.embedding_length": 32, "llama.block_count": 1, "llama.feed_forward_length": 64,
     "llama.attention.head_count": 4, "llama.attention.head_count_kv": 2, "llama.context_length": 16,
     "llama.attention.layer_norm_rms_epsilon": 1e-5,
 }
-
-
-def gguf_bytes(values, tensors, version=3, places=None):
-    """tensors: name to (shape as in NumPy, number of the type, bytes)."""
-    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(values))
-    head += b"".join(text(name) + value(item) for name, item in values.items())
-    data = b""
-    for name, (shape, kind, raw) in tensors.items():
-        at = (places or {}).get(name, len(data))
-        head += text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape[::-1]) + struct.pack("<IQ",
-            kind, at)
-        data += raw + bytes(-len(raw) % 32)
-    return head + bytes(-len(head) % 32) + data
 
 
 @pytest.fixture

