@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pretrained_helpers import gguf_bytes, text
 
-from bpnn.pretrained import open_pretrained, open_weights
+from bpnn.pretrained import PretrainedConfig, open_pretrained, open_weights
 from bpnn.pretrained.dequantize import QUANTIZED, dequantize
 from bpnn.pretrained.gguf_file import open_gguf
 from bpnn.pretrained.llama2c import halves, is_llama2c, open_llama2c, read_llama2c_vocabulary
@@ -93,6 +93,7 @@ def test_a_small_llama(tmp_path, tiny):
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 7, "max_position_embeddings": 16,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": True, "attention_bias": False,
     }
+    assert PretrainedConfig.from_pretrained(tmp_path / "tiny.gguf").to_dict() == config
     assert weights.metadata["tokenizer.ggml.tokens"] == ["a", "é", ""]
     assert len(weights) == len(arrays) and weights.kind("model.embed_tokens.weight") == "Q8_0"
     layer = "model.layers.0."

@@ -121,6 +121,8 @@ def test_arguments_that_are_wrong(bert, arguments, message):
 
 
 def test_more_that_is_wrong(bert):
+    with pytest.raises(ValueError, match="model_max_length: expected a number, got '512'"):
+        AutoTokenizer.from_pretrained(bert, model_max_length="512")
     with pytest.raises(ValueError, match="padding_side: expected 'left' or 'right'"):
         AutoTokenizer.from_pretrained(bert, padding_side="both")
     tokenizer = AutoTokenizer.from_pretrained(bert)
@@ -162,6 +164,9 @@ def test_byte_pairs(pairs):
     assert tokenizer.decode(encoded.input_ids) == "abab c世</s>" and tokenizer.decode(encoded.input_ids,
         skip_special_tokens=True) == "abab c世"
     assert tokenizer.special_tokens_map == {"eos_token": "</s>"}
+    more = AutoTokenizer.from_pretrained(pairs, additional_special_tokens=["<pad>", {"content": "<new>"}])
+    assert more("<pad><new>").input_ids == [1, len(more) - 1] and len(more) == len(tokenizer) + 1
+    assert more.decode([1, 4, len(more) - 1], skip_special_tokens=True) == "!"
     tokenizer.pad_token = tokenizer.eos_token
     assert tokenizer(["ab", "ab c"], padding=True).input_ids[0][1] == 2
 

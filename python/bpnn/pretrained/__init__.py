@@ -8,10 +8,10 @@ from .hub import resolve
 from .loading import Loaded, load_into
 from .saving import save_weights
 from .sources import Source, open_pretrained, open_weights
-from .tokenization import AutoTokenizer, Tokenizer
+from .tokenization import AutoTokenizer, Encoded, Tokenizer
 from .weights import Entry, Weights
 
 __all__ = [
-    "AutoTokenizer", "Entry", "Loaded", "PretrainedConfig", "Source", "Tokenizer", "Weights", "load_into", "open_pretrained",
-    "open_weights", "read_config", "resolve", "save_weights", "write_config",
+    "AutoTokenizer", "Encoded", "Entry", "Loaded", "PretrainedConfig", "Source", "Tokenizer", "Weights", "load_into",
+    "open_pretrained", "open_weights", "read_config", "resolve", "save_weights", "write_config",
 ]

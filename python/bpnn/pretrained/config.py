@@ -84,11 +84,15 @@ class PretrainedConfig:
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | os.PathLike[str], *, revision: str | None = None, **changes: Any) -> Self:
-        """The configuration of a model folder, of a `config.json`, or of a model of the Hugging Face hub."""
+        """The configuration of a model folder, a `config.json`, a model of the Hugging Face hub, a GGUF or a llama2.c file."""
         from .hub import resolve
+        from .sources import open_pretrained
 
         path = resolve(name_or_folder, revision=revision, patterns=[CONFIG_NAME])
-        return cls.from_dict(read_config(path), source=os.path.join(path, CONFIG_NAME), **changes)
+        if os.path.isdir(path):
+            path = os.path.join(path, CONFIG_NAME)
+        content = read_config(path) if path.endswith(".json") else open_pretrained(path).config
+        return cls.from_dict(content, source=path, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds: every field, and the keys of `extra`."""

@@ -52,6 +52,8 @@ class Tokenizer:
         self.padding_side = _side("padding_side", get("padding_side", "right"))
         self.truncation_side = _side("truncation_side", get("truncation_side", "right"))
         longest = get("model_max_length")
+        if longest is not None and (isinstance(longest, bool) or not isinstance(longest, (int, float)) or longest < 1):
+            raise ValueError(f"{source}: model_max_length: expected a number, got {longest!r}")
         self.model_max_length: int | None = None if longest is None or longest > UNLIMITED else int(longest)
         typed = type(backend.model).__name__ == "WordPiece" and family(self.settings) not in WITHOUT_TYPES
         self.model_input_names: list[str] = list(

@@ -230,8 +230,9 @@ def add_special(backend: Any, settings: Mapping[str, Any]) -> None:
                 backend.add_special_tokens([token])
             else:
                 backend.add_tokens([token])
-    for name in SPECIAL:
-        token = settings.get(name)
+    more = settings.get("additional_special_tokens") or []
+    named = [(name, settings.get(name)) for name in SPECIAL]
+    for name, token in [*named, *(("", item.get("content") if isinstance(item, dict) else item) for item in more)]:
         if isinstance(token, str) and token not in {item.content for item in backend.get_added_tokens_decoder().values()}:
             spaced = name == "mask_token" and family(settings) in ("roberta", "bart", "longformer")
             backend.add_special_tokens([added(token, special=True, normalized=False, lstrip=spaced)])
