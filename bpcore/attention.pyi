@@ -25,3 +25,14 @@ def varlen_attention(
     dropout_p: float = 0.0,
     window: int | None = None,
 ) -> Tensor: ...
+def qkv_attention(
+    qkv: Operand,
+    cu_seqlens: Operand | None = None,
+    *,
+    attn_mask: Operand | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    key_lengths: Operand | None = None,
+    window: int | None = None,
+) -> Tensor: ...

@@ -29,9 +29,9 @@ np.import_array()
 
 @cython.final
 cdef class AttentionNode(Node):
-    """o = softmax(scale q k' + mask) v; inputs q, k, v, mask."""
+    """o = softmax(scale q k' + mask) v; inputs q, k, v, mask, or the joint qkv and mask."""
     cdef Work work
-    cdef tuple shapes                  # of q, k, v and mask as they came
+    cdef tuple shapes                  # of the inputs as they came
     cdef Version mask_version
     cdef Py_ssize_t mask_n
 
@@ -41,33 +41,44 @@ cdef class AttentionNode(Node):
             raise RuntimeError("ScaledDotProductAttentionBackward: attn_mask has been modified by an in-place operation")
 
     cdef object backward(self, object grad):
-        cdef ndarray q, k, v, o, mask, statistics, dout, dq = None, dk = None, dv = None, dmask = None, delta
-        cdef Work work = self.work
-        cdef npy_intp n = work.rows()
-        q, k, v, o, mask, statistics = self.saved
-        cdef int typenum = np.PyArray_TYPE(q)
-        dout = grad if shape_of(grad) == shape_of(o) else (<object> grad).reshape(shape_of(o))
-        dout = placed(dout)
+        cdef ndarray q, k, v, o, joint, dq = None, dk = None, dv = None, dmask = None, djoint
+        cdef bint whole = len(self.shapes) == 2
+        q, k, v, o, _, _, joint = self.saved
+        if self.needs(1 if whole else 3):
+            dmask = new(shape_of(q)[:np.PyArray_NDIM(q) - 1] + (k.shape[k.ndim - 2],), np.PyArray_TYPE(q))
+            dmask.fill(0)
+        if whole:
+            djoint = laid_like(joint, shape_of(joint)) if self.needs(0) else None
+            if djoint is not None:
+                dq, dk, dv = parts_of(djoint, self.work.packed)
+            self.compute(turned(grad, self.work.packed), dq, dk, dv, dmask)
+            return djoint, fitted(dmask, self.shapes[1])
         if self.needs(0):
             dq = laid_like(q, shape_of(q))
         if self.needs(1):
             dk = laid_like(k, shape_of(k))
         if self.needs(2):
             dv = laid_like(v, shape_of(v))
-        if self.needs(3):
-            dmask = new(shape_of(q)[:np.PyArray_NDIM(q) - 1] + (k.shape[k.ndim - 2],), typenum)
-            dmask.fill(0)
+        self.compute(grad if shape_of(grad) == shape_of(o) else grad.reshape(shape_of(o)), dq, dk, dv, dmask)
+        return fitted(dq, self.shapes[0]), fitted(dk, self.shapes[1]), fitted(dv, self.shapes[2]), fitted(dmask, self.shapes[3])
+
+    cdef int compute(self, ndarray dout, ndarray dq, ndarray dk, ndarray dv, ndarray dmask) except -1:
+        cdef ndarray q, k, v, o, mask, statistics, delta
+        cdef Work work = self.work
+        cdef npy_intp n = work.rows()
+        q, k, v, o, mask, statistics, _ = self.saved
+        cdef int typenum = np.PyArray_TYPE(q)
         if work.count == 0:            # no sequence or no head: whatever has elements was not used
             for one in (dq, dk, dv):
                 if one is not None:
                     one.fill(0)
         delta = empty(1, &n, typenum)
+        dout = placed(dout)
         work.s.peak = np.PyArray_DATA(statistics)
         work.s.rsum = <char *> np.PyArray_DATA(statistics) + n * np.PyArray_ITEMSIZE(q)
         work.s.delta = np.PyArray_DATA(delta)
         work.point(q, k, v, o, mask, dout, dq, dk, dv, dmask)
-        work.run(True, typenum)
-        return fitted(dq, self.shapes[0]), fitted(dk, self.shapes[1]), fitted(dv, self.shapes[2]), fitted(dmask, self.shapes[3])
+        return work.run(True, typenum)
 
     def name(self):
         return "ScaledDotProductAttentionBackward"
@@ -78,13 +89,20 @@ cdef ndarray fitted(ndarray grad, tuple shape):
     return grad if grad is None or shape_of(grad) == shape else unbroadcast(grad, shape)
 
 
-cdef Tensor finish(Work work, tuple inputs, tuple arrays, ndarray mask, tuple out_shape):
-    """Compute, and record. `arrays`: q, k, v as the units count them."""
-    cdef ndarray q, k, v, o, statistics
-    cdef Tensor out, t
-    cdef AttentionNode node
+cdef object turned(object a, bint packed):
+    """(…, T, H, D) as (…, H, T, D) and back; packed rows stay as they are."""
+    return a if packed else a.swapaxes(-3, -2)
+
+
+cdef tuple parts_of(object joint, bint packed):
+    """Views q, k and v of (…, T, 3, H, D), as the units count them."""
+    return tuple([turned(joint[..., i, :, :], packed) for i in range(3)])
+
+
+cdef tuple attended(Work work, ndarray q, ndarray k, ndarray v, ndarray mask):
+    """The output, and what backward needs of each row."""
+    cdef ndarray o, statistics
     cdef npy_intp[2] dims
-    q, k, v = arrays
     cdef int typenum = np.PyArray_TYPE(q)
     work.lay_units(q, k, v)
     o = laid_like(q, shape_of(q)[:np.PyArray_NDIM(q) - 1] + (np.PyArray_DIM(v, np.PyArray_NDIM(v) - 1),))
@@ -96,19 +114,30 @@ cdef Tensor finish(Work work, tuple inputs, tuple arrays, ndarray mask, tuple ou
     if work.count == 0 and np.PyArray_SIZE(o):
         o.fill(0)
     work.run(False, typenum)
-    out = wrap(o if shape_of(o) == out_shape else (<object> o).reshape(out_shape))
+    return o, statistics
+
+
+cdef Tensor finish(Work work, tuple inputs, tuple arrays, ndarray mask, tuple out_shape, ndarray joint=None):
+    """Compute, and record. `inputs`: q, k and v, or the joint qkv, then the mask; `arrays`: q, k, v as the units count them."""
+    cdef ndarray q, k, v, o, statistics
+    cdef Tensor out, t
+    cdef AttentionNode node
+    q, k, v = arrays
+    o, statistics = attended(work, q, k, v, mask)
+    cdef object shown = o if joint is None else turned(o, work.packed)
+    out = wrap(shown if shape_of(shown) == out_shape else shown.reshape(out_shape))
     if recordsn(inputs):
         node = AttentionNode.__new__(AttentionNode)
         node.work = work
         node.shapes = tuple([None if t is None else shape_of((<Tensor> t).array) for t in inputs])
-        for t in inputs[:3]:
+        for t in inputs[:len(inputs) - 1]:
             node.guard(t)
         node.guard(out)
-        t = inputs[3]
+        t = inputs[len(inputs) - 1]
         if t is not None:
             node.mask_version = t.version
             node.mask_n = t.version.n
-        attach(out, node, inputs, (q, k, v, o, mask, statistics))
+        attach(out, node, inputs, (q, k, v, o, mask, statistics, joint))
     return out
 
 
@@ -176,6 +205,18 @@ cdef ndarray lengths_of(object key_lengths, tuple lead, Py_ssize_t keys):
     return contiguous(cast(all_of, np.NPY_INTP))
 
 
+cdef Tensor take_mask(Work work, object attn_mask, int typenum):
+    """The mask as a tensor of bool, or of the type that is computed in."""
+    cdef Tensor mask = as_tensor(attn_mask, "attn_mask")
+    if np.PyArray_TYPE(mask.array) == NPY_BOOL:
+        work.s.mask_kind = BP_BOOL_MASK
+        return mask
+    if np.PyArray_TYPE(mask.array) != typenum:
+        raise RuntimeError(f"attn_mask: expected bool or the dtype of query, got {mask.dtype}")
+    work.s.mask_kind = BP_ADDED_MASK
+    return mask if is_real(typenum) else cast_tensor(mask, NPY_FLOAT)
+
+
 cdef ndarray mask_array(Tensor mask, tuple shape, int typenum):
     """The mask seen as (…, H, T, S), its elements where they lie; 0 and 1 alike for `bool`."""
     cdef ndarray a = mask.array
@@ -224,14 +265,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, double dropo
         heads = 3 * broadcast_shapes([(n_q,), (n_k,), (n_v,)])
     lead = broadcast_shapes([q.shape[:-3], k.shape[:-3], v.shape[:-3]])
     if attn_mask is not None:
-        mask = as_tensor(attn_mask, "attn_mask")
-        if np.PyArray_TYPE(mask.array) == NPY_BOOL:
-            work.s.mask_kind = BP_BOOL_MASK
-        elif np.PyArray_TYPE(mask.array) == typenum:
-            work.s.mask_kind = BP_ADDED_MASK
-            mask = mask if is_real(typenum) else cast_tensor(mask, NPY_FLOAT)
-        else:
-            raise RuntimeError(f"attn_mask: expected bool or the dtype of query, got {mask.dtype}")
+        mask = take_mask(work, attn_mask, typenum)
         if mask.ndim > 3:
             lead = broadcast_shapes([lead, mask.shape[:-3]])
         seen = mask_array(mask, lead + (heads[0], q.shape[-2], k.shape[-2]), typenum)
@@ -294,4 +328,37 @@ def varlen_attention(query, key, value, cu_seqlens_q, cu_seqlens_k=None, bint is
     set_options(work, default_scale(scale, q), dropout_p, is_causal, window, 0)
     arrays = placed(q.array), placed(k.array), placed(v.array)
     out = finish(work, (q, k, v, None), arrays, None, (q.shape[0], q.shape[1], v.shape[2]))
+    return out if is_real(typenum) else cast_tensor(out, typenum)
+
+
+def qkv_attention(qkv, cu_seqlens=None, *, attn_mask=None, double dropout_p=0.0, bint is_causal=False, scale=None,
+                  key_lengths=None, window=None):
+    """Attention of a joint projection to itself: the gradient is made in one piece, and the heads come out side by side.
+
+    qkv: (…, T, 3, H, D), what a linear map to 3 H D features gives, unflattened; result: (…, T, H, D). With `cu_seqlens` qkv is
+    (total, 3, H, D), packed as for `varlen_attention`, and neither mask nor lengths are taken. All else is as for
+    `scaled_dot_product_attention(q, k, v, …)` of the three parts with their heads before their rows.
+    """
+    cdef Tensor x = as_tensor(qkv, "qkv"), mask = None, out
+    cdef int typenum = np.PyArray_TYPE(x.array)
+    cdef Work work = Work.__new__(Work)
+    cdef ndarray joint, seen = None
+    if x.ndim < 4 or x.shape[-3] != 3 or (cu_seqlens is not None and x.ndim != 4):
+        raise ValueError(f"qkv: expected (…, T, 3, H, D), or (total, 3, H, D) with cu_seqlens, got shape {x.shape}")
+    if not is_real(typenum):
+        x = widened(x, "qkv")
+    set_options(work, default_scale(scale, x), dropout_p, is_causal, window, 0)
+    lead, (T, _, H, D) = x.shape[:-4], x.shape[-4:]
+    if cu_seqlens is not None:
+        if attn_mask is not None or key_lengths is not None:
+            raise ValueError("attn_mask, key_lengths: expected None with cu_seqlens")
+        work.packed = True
+        work.starts_q = work.starts_k = starts_of(cu_seqlens, "cu_seqlens", T)
+    if attn_mask is not None:
+        mask = take_mask(work, attn_mask, typenum)
+        seen = mask_array(mask, lead + (H, T, T), typenum)
+    if key_lengths is not None:
+        work.lengths = lengths_of(key_lengths, lead, T)
+    joint = placed(x.array)
+    out = finish(work, (x, mask), parts_of(joint, work.packed), seen, lead + (T, H, D), joint)
     return out if is_real(typenum) else cast_tensor(out, typenum)

@@ -1,5 +1,6 @@
-"""scaled_dot_product_attention and varlen_attention against a plain softmax in float64."""
-import itertools
+"""scaled_dot_product_attention against a plain softmax in float64."""
+import sys
+from pathlib import Path
 
 import bpnn
 import numpy as np
@@ -9,69 +10,13 @@ from bpcore.attention import scaled_dot_product_attention as attention
 from bpcore.attention import varlen_attention
 from bpcore.threads import get_num_threads, set_num_threads
 
+sys.path.insert(0, str(Path(__file__).parent))
+from attention_reference import arrays, close, normal, reference, run, visible
+
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # T, S, D, E: tiles are 48 queries by 128 keys.
 SIZES = [(1, 1, 1, 1), (5, 7, 8, 8), (33, 31, 33, 5), (64, 64, 64, 64), (129, 131, 16, 16), (200, 257, 8, 128), (49, 300, 128, 8),
          (3, 300, 16, 7), (4, 129, 5, 33)]
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape)
-
-
-def visible(T, S, causal=False, window=None, lengths=None, offset=0):
-    """(…, 1, T, S) of bool."""
-    i, j = np.arange(T)[:, None] + offset, np.arange(S)
-    see = np.ones((T, S), bool)
-    if causal:
-        see &= j <= i
-    if window:
-        see &= abs(i - j) < window
-    if lengths is not None:
-        see = see & (j < np.asarray(lengths)[..., None, None, None])
-    return see
-
-
-def reference(q, k, v, dy, see=True, added=0.0, scale=None):
-    """o, dq, dk, dv and the gradient of what is added to the scores, in float64; key-value heads are repeated."""
-    q, k, v, dy = (a.astype(np.float64) for a in (q, k, v, dy))
-    G = k.shape[-3]
-    times = q.shape[-3] // G
-    k, v = np.repeat(k, times, -3), np.repeat(v, times, -3)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    s = np.where(see, scale * q @ k.swapaxes(-1, -2) + added, -np.inf)
-    top = s.max(-1, keepdims=True, initial=-np.inf)
-    e = np.exp(s - np.where(np.isfinite(top), top, 0))
-    total = e.sum(-1, keepdims=True)
-    p = e / np.where(total == 0, 1, total)
-    dp = dy @ v.swapaxes(-1, -2)
-    ds = p * (dp - (p * dp).sum(-1, keepdims=True))
-    dk, dv = scale * ds.swapaxes(-1, -2) @ q, p.swapaxes(-1, -2) @ dy
-
-    def together(a):
-        return a.reshape(*a.shape[:-3], G, times, *a.shape[-2:]).sum(-3)
-
-    return p @ v, scale * ds @ k, together(dk), together(dv), ds
-
-
-def run(q, k, v, dy, function=attention, **options):
-    leaves = [bpnn.tensor(a, requires_grad=True) for a in (q, k, v)]
-    o = function(*leaves, **options)
-    o.backward(bpnn.tensor(dy))
-    assert o.dtype == q.dtype
-    return [o.detach().numpy(), *(t.grad.numpy() for t in leaves)]
-
-
-def close(ours, expected, dtype):
-    tolerance = 2e-5 if dtype == np.float32 else 1e-12
-    for a, b in zip(ours, expected, strict=False):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1, abs(b).max(initial=0)))
-
-
-def arrays(T, S, D, E, dtype, lead=(2,), heads=3, groups=3):
-    shapes = (*lead, heads, T, D), (*lead, groups, S, D), (*lead, groups, S, E), (*lead, heads, T, E)
-    return [normal(*shape, seed=i).astype(dtype) for i, shape in enumerate(shapes)]
 
 
 @BOTH
@@ -280,45 +225,6 @@ def test_words_do_not_repeat():
     v = np.broadcast_to(np.eye(256), (2, 3, 256, 256)).copy()
     rows = (attention(q, k, v, dropout_p=0.5).numpy() != 0).reshape(600, 2, 128)
     assert len(np.unique(rows.reshape(1200, 128), axis=0)) == 1200
-
-
-# --- packed -----------------------------------------------------------------------------------------------------------------
-
-@BOTH
-@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"window": 9}, {"scale": 0.7}])
-@pytest.mark.parametrize("groups", [1, 4])
-def test_packed_equals_one_by_one(groups, options, dtype):
-    lengths = [5, 0, 131, 1, 60]
-    starts = np.cumsum([0, *lengths])
-    q, k, v, dy = (normal(starts[-1], h, 16, seed=i).astype(dtype) for i, h in enumerate((4, groups, groups, 4)))
-    packed = run(q, k, v, dy, varlen_attention, cu_seqlens_q=starts, **options)
-    for a, b in itertools.pairwise(starts):
-        parts = [x[a:b].swapaxes(0, 1) for x in (q, k, v, dy)]
-        alone = run(*parts, enable_gqa=True, **options)
-        for one, two in zip(packed, alone, strict=True):
-            np.testing.assert_array_equal(one[a:b].swapaxes(0, 1), two)
-
-
-def test_packed_equals_padded():
-    lengths, T = np.array([5, 17, 33]), 33
-    q, k, v, dy = (normal(3, T, 2, 8, seed=i) for i in range(4))
-    there = np.arange(T) < lengths[:, None]
-    dy[~there] = 0
-    padded = run(*(a.swapaxes(1, 2) for a in (q, k, v, dy)), key_lengths=lengths)
-    packed = run(*(a[there] for a in (q, k, v, dy)), varlen_attention, cu_seqlens_q=np.cumsum([0, *lengths]))
-    for one, two in zip(padded, packed, strict=True):
-        np.testing.assert_allclose(one.swapaxes(1, 2)[there], two, rtol=1e-12, atol=1e-13)
-
-
-def test_packed_cross_attention():
-    starts_q, starts_k = np.array([0, 3, 3, 50]), np.array([0, 7, 9, 9])
-    q, k, v, dy = normal(50, 2, 8), normal(9, 2, 8, seed=1), normal(9, 2, 5, seed=2), normal(50, 2, 5)
-    o, dq, dk, dv = run(q, k, v, dy, varlen_attention, cu_seqlens_q=starts_q, cu_seqlens_k=starts_k)
-    expected = reference(*(a.swapaxes(0, 1) for a in (q[:3], k[:7], v[:7], dy[:3])))
-    close([a.swapaxes(0, 1) for a in (o[:3], dq[:3], dk[:7], dv[:7])], expected, np.float64)
-    assert not o[3:].any() and not dq[3:].any() and not dk[7:].any() and not dv[7:].any()
-    empty = varlen_attention(np.zeros((0, 2, 8)), np.zeros((0, 2, 8)), np.zeros((0, 2, 8)), [0])
-    assert empty.shape == (0, 2, 8)
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------------

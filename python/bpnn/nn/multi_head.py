@@ -7,7 +7,7 @@ import math
 
 import numpy
 
-from bpcore.attention import scaled_dot_product_attention
+from bpcore.attention import qkv_attention, scaled_dot_product_attention
 from bpcore.dropout import dropout
 from bpcore.join import cat
 from bpcore.linear import linear
@@ -95,6 +95,45 @@ def _weighed(q, k, v, mask, dropout_p):
     return weights @ v, weights
 
 
+def _lengths_and_mask(masks, dtype, batch, heads):
+    attn_mask, padding, _ = masks
+    lengths = _right_padding(padding._array) if padding is not None and padding.dtype == bool else None
+    return lengths, _merge(attn_mask, padding if lengths is None else None, dtype, batch, heads)
+
+
+def _attend_joint(qkv, heads, masks, dropout_p, batch_first):
+    """Of the joint projection (N, L, 3 E)."""
+    qkv = qkv.unflatten(-1, (3, heads, qkv.shape[-1] // (3 * heads)))
+    if not batch_first:
+        qkv = qkv.transpose(0, 1)
+    lengths, mask = _lengths_and_mask(masks, qkv.dtype, qkv.shape[0], heads)
+    out = qkv_attention(qkv, attn_mask=mask, dropout_p=dropout_p, is_causal=masks[2], key_lengths=lengths)
+    return (out if batch_first else out.transpose(0, 1)).flatten(2)
+
+
+def _with_rows(k, v, masks, rows, length, batch_first):
+    """Keys, values and masks with more keys, which all queries see."""
+    attn_mask, padding, is_causal = masks
+    if is_causal and rows:
+        attn_mask, is_causal = Tensor(~numpy.tri(length, k.shape[1 if batch_first else 0], dtype=bool)), False
+    for row_k, row_v in rows:
+        k, v = _with_row(k, row_k, batch_first), _with_row(v, row_v, batch_first)
+        attn_mask, padding = _with_column(attn_mask), _with_column(padding)
+    return k, v, (attn_mask, padding, is_causal)
+
+
+def _attend_apart(q, k, v, heads, masks, dropout_p, need_weights, batch_first):
+    """Of three projections (N, L, E), and the weights (N, H, L, S) where they are asked for."""
+    q, k, v = (x.unflatten(-1, (heads, x.shape[-1] // heads)) for x in (q, k, v))
+    q, k, v = (x.transpose(1, 2) if batch_first else x.permute(1, 2, 0, 3) for x in (q, k, v))
+    if need_weights:
+        out, seen = _weighed(q, k, v, _merge(*masks[:2], q.dtype, q.shape[0], heads), dropout_p)
+    else:
+        lengths, mask = _lengths_and_mask(masks, q.dtype, q.shape[0], heads)
+        out, seen = scaled_dot_product_attention(q, k, v, mask, dropout_p, masks[2], key_lengths=lengths), None
+    return (out.transpose(1, 2) if batch_first else out.permute(2, 0, 1, 3)).flatten(2), seen
+
+
 def attend(
     query, key, value, num_heads, weights, bias, bias_k, bias_v, add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, *,
     key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True, is_causal=False, batch_first=False,
@@ -127,24 +166,15 @@ def attend(
     is_causal = is_causal and not need_weights
     if is_causal:
         attn_mask = None
-    q, k, v = _project(query, key, value, weights, bias, embed_dim)
-    extra = [(bias_k, bias_v)] if bias_k is not None else []
-    for row_k, row_v in extra + [(None, None)] * bool(add_zero_attn):
-        if is_causal:                               # the new keys are seen by all
-            attn_mask, is_causal = Tensor(~numpy.tri(length, source, dtype=bool)), False
-        k, v = _with_row(k, row_k, batch_first), _with_row(v, row_v, batch_first)
-        attn_mask, key_padding_mask = _with_column(attn_mask), _with_column(key_padding_mask)
-    q, k, v = (x.unflatten(-1, (num_heads, x.shape[-1] // num_heads)) for x in (q, k, v))
-    q, k, v = (x.transpose(1, 2) if batch_first else x.permute(1, 2, 0, 3) for x in (q, k, v))
-    lengths = None
-    if key_padding_mask is not None and key_padding_mask.dtype == bool and not need_weights:
-        lengths = _right_padding(key_padding_mask._array)
-    mask = _merge(attn_mask, key_padding_mask if lengths is None else None, q.dtype, batch, num_heads)
-    if need_weights:
-        out, seen = _weighed(q, k, v, mask, dropout_p)
+    masks = attn_mask, key_padding_mask, is_causal
+    alike = query is key and key is value and not isinstance(weights, tuple)
+    if alike and bias_k is None and not add_zero_attn and not need_weights:
+        out, seen = _attend_joint(linear(query, weights, bias), num_heads, masks, dropout_p, batch_first), None
     else:
-        out, seen = scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, key_lengths=lengths), None
-    out = (out.transpose(1, 2) if batch_first else out.permute(2, 0, 1, 3)).flatten(2)
+        q, k, v = _project(query, key, value, weights, bias, embed_dim)
+        rows = [(bias_k, bias_v)] if bias_k is not None else []
+        k, v, masks = _with_rows(k, v, masks, rows + [(None, None)] * bool(add_zero_attn), length, batch_first)
+        out, seen = _attend_apart(q, k, v, num_heads, masks, dropout_p, need_weights, batch_first)
     out = linear(out, out_proj_weight, out_proj_bias)
     if seen is not None and average_attn_weights:
         seen = seen.mean(1)
