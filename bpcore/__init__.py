@@ -11,7 +11,8 @@ The rooms, each importing only from those below it:
         |
     batch_norm  group_norm  layer_norm  norm                               means and variances taken out,
         |           |           |         |
-    embedding                                                              rows of a table, dense and sparse gradients
+    embedding  rotary                                                      rows of a table, vectors turned by position
+    head                                                                   a language model's last layer with its loss
     recurrent  recurrent_layer  timesteps                                  layers, what they take, the loop over time
         |
     activation  softmax  cross_entropy  loss  dropout  linear  optim       what training spends its time on, one family
@@ -20,7 +21,7 @@ The rooms, each importing only from those below it:
     reduce  statistics  order  matmul  einsum                              over axes, products,
     shape  join  repeat  index  gather  inplace                            shapes, parts, changes in place
         |                          |
-        |                       engine                                     backward: the walk over the tape
+        |                       engine  recompute                          backward: the walk over the tape
         |                          |
     arith  sums  lines  sparse  sweep  operand  promotion                  the same on arrays, and what operators share
         |                          |
