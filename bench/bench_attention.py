@@ -1,4 +1,4 @@
-"""Attention, forward and backward, from a joint projection of queries, keys and values: as one node, composed, packed.
+"""Attention, forward and backward, from a joint projection of queries, keys and values: in one node, apart, composed, packed.
 
 The rate counts the products of the pairs of query and key that may meet: two in forward, five in backward.
 """
@@ -28,6 +28,10 @@ def whole(lib, q, k, v, causal, mask):
     return lib.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
 
+def joint(lib, qkv, causal, mask):
+    return lib.nn.functional.qkv_attention(qkv, attn_mask=mask, is_causal=causal)
+
+
 def composed(lib, q, k, v, causal, mask):
     """The formula; a causal mask is added."""
     s = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
@@ -44,8 +48,11 @@ def attention_job(lib, inputs, attend, causal):
 
     def step():
         qkv.grad = None
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        y = attend(lib, q, k, v, causal, mask).transpose(1, 2)
+        if attend is joint:
+            y = joint(lib, qkv, causal, mask)
+        else:
+            q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+            y = attend(lib, q, k, v, causal, mask).transpose(1, 2)
         y.backward(dy)
         return y
 
@@ -56,7 +63,7 @@ def attention_job(lib, inputs, attend, causal):
 def bpnn_job(inputs, form, causal):
     import bpnn
 
-    return attention_job(bpnn, inputs, {"whole": whole, "composed": composed}[form], causal)
+    return attention_job(bpnn, inputs, {"joint": joint, "apart": whole, "composed": composed}[form], causal)
 
 
 def torch_job(inputs, causal):
@@ -68,7 +75,8 @@ def torch_job(inputs, causal):
 def test_attention(race, name):
     B, T, H, D, causal, bar = CASES[name]
     contenders = {
-        "bpnn": partial(bpnn_job, form="whole", causal=causal),
+        "bpnn": partial(bpnn_job, form="joint", causal=causal),
+        "bpnn apart": partial(bpnn_job, form="apart", causal=causal),
         "bpnn composed": partial(bpnn_job, form="composed", causal=causal),
         "PyTorch": partial(torch_job, causal=causal),
     }
@@ -90,7 +98,7 @@ def packed_job(inputs):
 
     def step():
         qkv.grad = None
-        y = F.varlen_attention(*qkv.unbind(1), starts)
+        y = F.qkv_attention(qkv, starts)
         y.backward(dy)
         return y
 
@@ -103,7 +111,7 @@ def test_packed_sentences(race):
     inputs = {"qkv": normal(len(LENGTHS), T, 3, H, D), "dy": normal(len(LENGTHS), T, H, D) * seen[..., None, None], "seen": seen}
     contenders = {
         "bpnn": packed_job,
-        "bpnn padded": partial(bpnn_job, form="whole", causal=False),
+        "bpnn padded": partial(bpnn_job, form="joint", causal=False),
         "PyTorch padded": partial(torch_job, causal=False),
     }
     race(

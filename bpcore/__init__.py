@@ -15,6 +15,8 @@ The rooms, each importing only from those below it:
     head                                                                   a language model's last layer with its loss
     recurrent  recurrent_layer  timesteps                                  layers, what they take, the loop over time
         |
+    attention  attention_units                                             scores in tiles, forward and backward
+        |
     activation  softmax  cross_entropy  loss  dropout  linear  optim       what training spends its time on, one family
         |          |          |          |       |       |       |         a room: kernels, node, public function
     arithmetic  elementwise  power  rounding  combine  compare             general tensor algebra: element by element,
