@@ -25,6 +25,9 @@ from bpcore.random import next_seed
 np.import_array()
 
 
+cdef Py_ssize_t FAR = 1 << 40          # beyond any length
+
+
 # --- the node -------------------------------------------------------------------------------------------------------------
 
 @cython.final
@@ -166,12 +169,12 @@ cdef int set_options(Work work, object scale, double dropout_p, bint is_causal, 
         raise ValueError(f"dropout_p: expected a probability in [0, 1], got {dropout_p}")
     s.scale = scale
     s.causal = is_causal
-    s.offset = index(offset)
+    s.offset = max(-FAR, min(index(offset), FAR))
     s.window = 0
     if window is not None:
         if index(window) < 1:
             raise ValueError(f"window: expected a positive number of keys or None, got {window}")
-        s.window = index(window)
+        s.window = min(index(window), FAR)
     s.kept = 0
     if dropout_p > 0:
         s.seed = next_seed()
