@@ -9,7 +9,7 @@ cimport numpy as np
 from libc.stdint cimport uint32_t
 from numpy cimport NPY_BOOL, NPY_FLOAT, ndarray, npy_intp
 
-from bpcore.attention_units cimport BP_ADDED_MASK, BP_BOOL_MASK, Work, bp_attention, laid_like, placed
+from bpcore.attention_units cimport BP_ADDED_MASK, BP_BOOL_MASK, BP_NO_MASK, Work, bp_attention, laid_like, placed
 from bpcore.batch_norm cimport widened
 from bpcore.memory cimport contiguous, empty
 from bpcore.operand cimport broadcast, broadcast_shapes, cast, cast_tensor, is_real, new, shape_of, unbroadcast
@@ -220,6 +220,18 @@ cdef Tensor take_mask(Work work, object attn_mask, int typenum):
     return mask if is_real(typenum) else cast_tensor(mask, NPY_FLOAT)
 
 
+cdef ndarray padding_lengths(ndarray mask, tuple lead, Py_ssize_t keys):
+    """The lengths that a bool mask stands for which hides the ends of sequences from all heads and queries; None for another."""
+    cdef tuple shape = shape_of(mask)
+    cdef object a = mask
+    if np.PyArray_TYPE(mask) != NPY_BOOL or len(shape) < 2 or shape[-1] != keys or shape[-2] != 1 or shape[-3:-2] not in ((), (1,)):
+        return None
+    lengths = numpy.count_nonzero(a, -1)
+    if not (a == (numpy.arange(keys) < lengths[..., None])).all():
+        return None
+    return contiguous(cast(broadcast(lengths.reshape(shape[:-3]), lead), np.NPY_INTP))
+
+
 cdef ndarray mask_array(Tensor mask, tuple shape, int typenum):
     """The mask seen as (…, H, T, S), its elements where they lie; 0 and 1 alike for `bool`."""
     cdef ndarray a = mask.array
@@ -272,6 +284,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, double dropo
         if mask.ndim > 3:
             lead = broadcast_shapes([lead, mask.shape[:-3]])
         seen = mask_array(mask, lead + (heads[0], q.shape[-2], k.shape[-2]), typenum)
+        work.lengths = padding_lengths(mask.array, lead, k.shape[-2]) if key_lengths is None else None
     arrays = tuple([
         placed(broadcast((<Tensor> t).array, lead + (h,) + t.shape[-2:])) for t, h in zip((q, k, v), heads)
     ])
@@ -279,6 +292,8 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, double dropo
         work.lengths = lengths_of(key_lengths, lead, k.shape[-2])
     shape = lead + (heads[0],) + (q.shape[-2], v.shape[-1])
     widest = max([t.ndim for t in (q, k, v)] + [0 if mask is None else mask.ndim])
+    if key_lengths is None and work.lengths is not None:        # what the mask hides is skipped instead
+        work.s.mask_kind, mask, seen = BP_NO_MASK, None, None
     out = finish(work, (q, k, v, mask), arrays, seen, shape[len(shape) - widest:])
     return out if is_real(typenum) else cast_tensor(out, typenum)
 
@@ -360,6 +375,9 @@ def qkv_attention(qkv, cu_seqlens=None, *, attn_mask=None, double dropout_p=0.0,
     if attn_mask is not None:
         mask = take_mask(work, attn_mask, typenum)
         seen = mask_array(mask, lead + (H, T, T), typenum)
+        work.lengths = padding_lengths(mask.array, lead, T) if key_lengths is None else None
+        if work.lengths is not None:
+            work.s.mask_kind, mask, seen = BP_NO_MASK, None, None
     if key_lengths is not None:
         work.lengths = lengths_of(key_lengths, lead, T)
     joint = placed(x.array)

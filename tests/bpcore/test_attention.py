@@ -73,6 +73,23 @@ def test_masks(kind, shape, dtype):
     close(run(*inputs, attn_mask=mask, **both), expected, dtype)
 
 
+@BOTH
+@pytest.mark.parametrize("shape", [(2, 1, 1, 150), (1, 1, 150), (1, 150), (2, 3, 1, 150)])
+def test_padding_masks(shape, dtype):
+    """A mask that hides the ends of sequences gives the bits of lengths, and others near it what they should."""
+    inputs = arrays(70, 150, 16, 16, dtype)
+    lengths = np.array([0, 131])[-shape[0]:] if len(shape) == 4 else np.array([131])
+    mask = np.broadcast_to(np.arange(150) < lengths.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
+    ours = run(*inputs, attn_mask=mask, is_causal=True)
+    close(ours, reference(*inputs, mask & np.tri(70, 150, dtype=bool)), dtype)
+    if shape[-3:-2] != (3,):
+        for one, two in zip(ours, run(*inputs, key_lengths=lengths, is_causal=True), strict=True):
+            np.testing.assert_array_equal(one, two)
+    mask[..., 4] = False
+    close(run(*inputs, attn_mask=mask), reference(*inputs, mask), dtype)
+    close(run(*inputs, attn_mask=~mask), reference(*inputs, ~mask), dtype)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 70, 150), (3, 1, 150), (2, 1, 70, 1), (70, 150)])
 def test_gradient_of_an_added_mask(shape):
     inputs = arrays(70, 150, 8, 8, np.float64)
