@@ -4,7 +4,7 @@ cdef enum:
 
 cdef extern from "kernels/conv_args.h":
     enum:
-        BP_ALONG_PIXELS, BP_ALONG_OUTPUTS, BP_GATHERED
+        BP_ALONG_PIXELS, BP_ALONG_OUTPUTS, BP_GATHERED, BP_UNPACKED
     ctypedef struct bp_conv:
         const void *x
         const void *bias
@@ -17,6 +17,8 @@ cdef extern from "kernels/conv_args.h":
         Py_ssize_t plane, depth, row, phase, image
         const Py_ssize_t *offset
         const Py_ssize_t *tap_row
+        const Py_ssize_t *weight_offset
+        Py_ssize_t weight_row
         int form, in_place
 
     ctypedef struct bp_box:

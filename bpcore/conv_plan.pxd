@@ -38,6 +38,7 @@ cdef struct Tables:
     Py_ssize_t *tap[AXES]
     Py_ssize_t *offset
     Py_ssize_t *weight_tap
+    Py_ssize_t *weight_offset
     char *used[AXES]
 
 cdef inline Py_ssize_t up(Py_ssize_t x, Py_ssize_t unit) noexcept nogil:

@@ -134,13 +134,14 @@ cdef Shape simple(const Shape *s) noexcept nogil:
 cdef ndarray make_tables(const Shape *s, Py_ssize_t channels, Tables *t):
     """Room for the tables of one sum; lives as long as the array."""
     cdef Py_ssize_t taps = s.axis[0].kernel * s.axis[1].kernel * s.axis[2].kernel
-    cdef npy_intp n = taps * (channels + 1)
+    cdef npy_intp n = taps * (2 * channels + 1)
     cdef int a
     for a in range(AXES):
         n += s.axis[a].kernel + s.axis[a].stride
     cdef ndarray room = empty(1, &n, NPY_INTP)
     t.offset = <Py_ssize_t *> np.PyArray_DATA(room)
-    t.weight_tap = t.offset + taps * channels
+    t.weight_offset = t.offset + taps * channels
+    t.weight_tap = t.weight_offset + taps * channels
     cdef Py_ssize_t *at = t.weight_tap + taps
     for a in range(AXES):
         t.tap[a] = at

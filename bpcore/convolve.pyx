@@ -10,7 +10,7 @@ from numpy cimport ndarray, npy_intp
 
 from bpcore.activation cimport Map
 from bpcore.conv_kernels cimport (
-    AXES, BP_ALONG_OUTPUTS, BP_ALONG_PIXELS, BP_GATHERED, bp_box, bp_conv, give_scratch, kernels, take_scratch,
+    AXES, BP_ALONG_OUTPUTS, BP_ALONG_PIXELS, BP_GATHERED, BP_UNPACKED, bp_box, bp_conv, give_scratch, kernels, take_scratch,
 )
 from bpcore.conv_plan cimport (
     Axis, Shape, Tables, Work, box_at, count_boxes, fill_offsets, forward_taps, halve_boxes, inside, lay_planes, make_tables,
@@ -22,13 +22,15 @@ from bpcore.winograd cimport winograd
 
 np.import_array()
 
+cdef Py_ssize_t PLANES = 384 << 10          # bytes of planes, as in conv_plan.pyx
+
 
 cdef void activate(const Work *w, const bp_box *box) noexcept nogil:
     """z = f(y) over the places of a box: rows of the width where y has other places too."""
     cdef const bp_conv *g = &w.g
     cdef Py_ssize_t n, o, d, h, at, size = g.whole[0] * g.whole[1] * g.whole[2], run = box.count[2], rows = box.count[1]
     cdef Py_ssize_t o0 = g.outputs * box.tile0 // w.tiles, o1 = g.outputs * box.tile1 // w.tiles, nr
-    if g.form != BP_ALONG_PIXELS:
+    if g.form != BP_ALONG_PIXELS and g.form != BP_UNPACKED:
         nr = 2 * (kernels().f32.conv_vector() if w.itemsize == 4 else kernels().f64.conv_vector())
         o0, o1 = box.tile0 * nr, min(g.outputs, box.tile1 * nr)
     if run == g.whole[2]:
@@ -127,11 +129,18 @@ cdef void pack_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
                                     <const double *> p.weight + group * p.group_step, p.so, p.sc, p.tap, p.g, at, at + 1)
 
 
-cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssize_t *weight_tap, ndarray weight,
-                    Py_ssize_t so, Py_ssize_t sc, Py_ssize_t group_step) except -1:
+cdef bint spares_packing(const Work *w, Py_ssize_t places) noexcept nogil:
+    """Whether there are so few places in all that packing the weights would cost more than it saves."""
+    cdef const bp_conv *g = &w.g
+    cdef Py_ssize_t vl = kernels().f32.conv_vector() if w.itemsize == 4 else kernels().f64.conv_vector()
+    return (not w.depthwise and g.form != BP_ALONG_PIXELS and g.images * places <= 8 * vl and g.k * g.outputs >= 1 << 17
+            and g.image * g.images * w.itemsize <= 2 * PLANES)
+
+
+cdef int run_places(Work *w, Tables *t, ndarray weight, Py_ssize_t so, Py_ssize_t sc, Py_ssize_t group_step) except -1:
     """One sum over taps, for which `g` has everything but the layout."""
     cdef bp_conv *g = &w.g
-    cdef Py_ssize_t taps = g.taps[0] * g.taps[1] * g.taps[2], size, items, places
+    cdef Py_ssize_t taps = g.taps[0] * g.taps[1] * g.taps[2], size, items, places, p
     cdef npy_intp n
     cdef double cycles
     cdef ndarray packed
@@ -153,17 +162,29 @@ cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssiz
         halve_boxes(w)
         if g.form == BP_GATHERED:
             w.box_images = min(g.images, max(1, 96 // places))
+        if w.box[1] == g.out[1] and w.box[2] == g.out[2] and w.box[0] == g.out[0] and spares_packing(w, places):
+            g.form = BP_UNPACKED
+            w.box_images = g.images
     count_boxes(w)
     # Weights: packed once for all boxes.
     w.tiles = kernels().f32.conv_tiles(g.outputs, g.form) if f32 else kernels().f64.conv_tiles(g.outputs, g.form)
     size = kernels().f32.conv_packed_size(g.k, g.outputs, g.form) if f32 else kernels().f64.conv_packed_size(g.k, g.outputs, g.form)
-    n = g.groups * size
-    packed = empty(1, &n, np.PyArray_TYPE(weight))
-    g.weight = np.PyArray_DATA(packed)
-    g.weight_step = size
-    packing = Packing(&w.g, <const char *> np.PyArray_DATA(weight), so, sc, group_step, weight_tap, w.tiles, w.itemsize)
-    with nogil:
-        parallel_for(pack_range, &packing, g.groups * w.tiles, 1. * g.k * g.outputs / w.tiles)
+    if g.form == BP_UNPACKED:
+        for p in range(g.k):
+            t.weight_offset[p] = p // g.taps[2] % g.channels * sc + t.weight_tap[
+                p // (g.taps[2] * g.channels) * g.taps[2] + p % g.taps[2]]
+        g.weight = np.PyArray_DATA(weight)
+        g.weight_step = group_step
+        g.weight_row = so
+        g.weight_offset = t.weight_offset
+    else:
+        n = g.groups * size
+        packed = empty(1, &n, np.PyArray_TYPE(weight))
+        g.weight = np.PyArray_DATA(packed)
+        g.weight_step = size
+        packing = Packing(&w.g, <const char *> np.PyArray_DATA(weight), so, sc, group_step, t.weight_tap, w.tiles, w.itemsize)
+        with nogil:
+            parallel_for(pack_range, &packing, g.groups * w.tiles, 1. * g.k * g.outputs / w.tiles)
     # Enough items for the team: smaller boxes, else parts of the outputs.
     team = team_size(0.3 * cycles * places * g.images * g.groups)
     if not w.depthwise:
@@ -173,12 +194,12 @@ cdef int run_places(Work *w, Py_ssize_t **tap, Py_ssize_t *offset, const Py_ssiz
             count_boxes(w)
             items = w.blocks * w.boxes[0] * w.boxes[1] * w.boxes[2] * g.groups
         if items < 2 * team:
-            w.parts = min(w.tiles, up(2 * team, items))
+            w.parts = min(w.tiles, up(team if g.form == BP_UNPACKED else 2 * team, items))
         items *= w.parts
     else:
         items = g.images * g.groups
     lay_planes(w)
-    fill_offsets(w, offset, tap, True)
+    fill_offsets(w, t.offset, t.tap, True)
     w.ns = 0.3 * cycles * places * g.images * g.groups / items
     if w.depthwise:
         size = g.plane + 64
@@ -212,7 +233,7 @@ cdef int correlate(const Shape *shape, ndarray y, ndarray x, ndarray w, ndarray 
     work.z = NULL if z is None else <char *> np.PyArray_DATA(z)
     for j in range(taps):
         t.weight_tap[j] = j
-    return run_places(&work, t.tap, t.offset, t.weight_tap, w, s.channels * taps, taps, s.outputs * s.channels * taps)
+    return run_places(&work, &t, w, s.channels * taps, taps, s.outputs * s.channels * taps)
 
 
 cdef int correlate_input(const Shape *shape, ndarray dx, ndarray dy, ndarray w, ndarray b) except -1:
@@ -287,5 +308,5 @@ cdef int correlate_input(const Shape *shape, ndarray dx, ndarray dy, ndarray w, 
         g.y = np.PyArray_DATA(dx)
         g.bias = NULL if b is None else np.PyArray_DATA(b)
         work.itemsize = np.PyArray_ITEMSIZE(dx)
-        run_places(&work, t.tap, t.offset, t.weight_tap, w, taps, s.channels * taps, s.outputs * s.channels * taps)
+        run_places(&work, &t, w, taps, s.channels * taps, s.outputs * s.channels * taps)
     return 0

@@ -4,6 +4,8 @@
  *     BP_ALONG_PIXELS    vectors of neighboring places, outputs in rows: few outputs, wide images
  *     BP_ALONG_OUTPUTS   vectors of outputs, neighboring places in rows; written back transposed: narrow images
  *     BP_GATHERED        the same with places from several rows and images gathered first: images of a few pixels
+ *     BP_UNPACKED        vectors of gathered places, outputs in rows whose weights are read where they lie: too few places in
+ *                        all to be worth packing the weights
  *
  * All of them add up in the order of p, so that an element has the same bits in each.
  */
@@ -15,11 +17,12 @@
 /* --- weights, packed once a call -------------------------------------------------------------------------------------------- */
 
 static bp_size BP_NAME(conv_tiles)(bp_size outputs, int form) {
-    const bp_size unit = form == BP_ALONG_PIXELS ? BP_MR : BP_NR;
+    const bp_size unit = form == BP_ALONG_PIXELS || form == BP_UNPACKED ? BP_MR : BP_NR;
     return (outputs + unit - 1) / unit;
 }
 
 static bp_size BP_NAME(conv_packed_size)(bp_size k, bp_size outputs, int form) {
+    if (form == BP_UNPACKED) return 0;
     return k * (form == BP_ALONG_PIXELS ? outputs : (outputs + BP_VL - 1) / BP_VL * BP_VL);
 }
 
@@ -177,10 +180,39 @@ static void BP_NAME(gathered)(const bp_conv *g, const bp_box *box, const BP_REAL
     }
 }
 
+static void BP_NAME(unpacked)(const bp_conv *g, const bp_box *box, const BP_REAL *x, BP_REAL *y, const BP_REAL *w,
+                              const BP_REAL *bias, BP_REAL *panels) {
+    const bp_size width = box->count[2], all = (box->image1 - box->image0) * box->count[0] * box->count[1] * width, k = g->k;
+    const bp_size tiles = BP_NAME(conv_tiles)(g->outputs, g->form), ld = g->whole[0] * g->whole[1] * g->whole[2];
+    BP_REAL acc[BP_MR * BP_WIDTH / sizeof(BP_REAL) * 2];
+    for (bp_size s = 0; s < all; s += BP_NR) {
+        const bp_size n = all - s < BP_NR ? all - s : BP_NR, wide = BP_PANEL(n);
+        const BP_REAL *at[BP_WIDTH / sizeof(BP_REAL) * 2];
+        for (bp_size j = 0; j < wide; j++) { /* the last place again where there are no more */
+            const bp_size i = s + (j < n ? j : n - 1);
+            at[j] = x + BP_NAME(row_in)(g, box, i / width) + i % width;
+        }
+        for (bp_size p = 0; p < k; p++)
+            for (bp_size j = 0; j < wide; j++) panels[s * k + p * wide + j] = at[j][g->offset[p]];
+    }
+    for (bp_size t = box->tile0; t < box->tile1; t++) {
+        const bp_size o = g->outputs * t / tiles, m = g->outputs * (t + 1) / tiles - o;
+        for (bp_size s = 0; s < all; s += BP_NR) {
+            const bp_size n = all - s < BP_NR ? all - s : BP_NR, wide = BP_PANEL(n);
+            BP_NAME(rows)[m][wide / BP_VL](k, w + o * g->weight_row, g->weight_offset, g->weight_row, panels + s * k, acc, wide, 1);
+            for (bp_size j = 0; j < n; j++) {
+                BP_REAL *to = y + BP_NAME(row_out)(g, box, (s + j) / width) + (s + j) % width * g->spread[2] + o * ld;
+                for (bp_size i = 0; i < m; i++) to[i * ld] = acc[i * wide + j] + (bias ? bias[o + i] : 0);
+            }
+        }
+    }
+}
+
 static bp_size BP_NAME(conv_scratch)(const bp_conv *g, const bp_box *box) {
     bp_size n = g->in_place ? 0 : BP_NAME(conv_planes_size)(g, box, g->channels);
+    const bp_size all = (box->image1 - box->image0) * box->count[0] * box->count[1] * box->count[2];
+    if (g->form == BP_UNPACKED) n += (all + BP_NR - 1) / BP_NR * BP_NR * g->k;
     if (g->form == BP_GATHERED) {
-        const bp_size all = (box->image1 - box->image0) * box->count[0] * box->count[1] * box->count[2];
         n += g->k * (bp_size)(sizeof(bp_size) / sizeof(BP_REAL)) + (all + BP_MR - 1) / BP_MR * BP_MR * g->k;
     }
     return n;
@@ -190,13 +222,16 @@ static void BP_NAME(conv_box)(const bp_conv *g, const bp_box *box, BP_REAL *scra
     const BP_REAL *x = BP_NAME(conv_input)(g, box, 0, g->channels, scratch);
     const BP_REAL *w = (const BP_REAL *)g->weight + box->group * g->weight_step;
     const BP_REAL *bias = g->bias ? (const BP_REAL *)g->bias + box->group * g->outputs : NULL;
+    BP_REAL *beyond = scratch + (g->in_place ? 0 : BP_NAME(conv_planes_size)(g, box, g->channels));
     BP_REAL *y = (BP_REAL *)g->y + (box->image0 * g->groups + box->group) * g->outputs * g->whole[0] * g->whole[1] * g->whole[2];
     if (g->form == BP_ALONG_PIXELS)
         BP_NAME(along_pixels)(g, box, x, y, w, bias);
     else if (g->form == BP_ALONG_OUTPUTS)
         BP_NAME(along_outputs)(g, box, x, y, w, bias);
+    else if (g->form == BP_GATHERED)
+        BP_NAME(gathered)(g, box, x, y, w, bias, beyond);
     else
-        BP_NAME(gathered)(g, box, x, y, w, bias, scratch + (g->in_place ? 0 : BP_NAME(conv_planes_size)(g, box, g->channels)));
+        BP_NAME(unpacked)(g, box, x, y, w, bias, beyond);
 }
 
 #include "conv_weight.h"

@@ -9,7 +9,7 @@
 typedef ptrdiff_t bp_size;
 
 
-enum { BP_ALONG_PIXELS, BP_ALONG_OUTPUTS, BP_GATHERED }; /* what lies along a vector; see conv.h */
+enum { BP_ALONG_PIXELS, BP_ALONG_OUTPUTS, BP_GATHERED, BP_UNPACKED }; /* what lies along a vector; see conv.h */
 
 /* y[n, g, o, s] = bias[g, o] + sum over c and taps t of w[g, o, c, t] x[n, g, c, s step + tap[t]], with x = 0 outside.
  *
@@ -29,6 +29,8 @@ typedef struct {
     bp_size plane, depth, row, phase, image; /* distances in planes: between channels, depths, rows, phases, images */
     const bp_size *offset;      /* k distances: from a place's first element in the planes to what its taps see */
     const bp_size *tap_row;     /* the taps of the height */
+    const bp_size *weight_offset; /* BP_UNPACKED: k distances in the weights of an output, which are weight_row apart */
+    bp_size weight_row;
     int form, in_place;         /* in_place: x itself serves as planes */
 } bp_conv;
 
