@@ -47,6 +47,10 @@ DIRECTIVES = {
 # Not -march=native: the instruction set is chosen at import (see bpcore/simd.pyx).
 UNIX_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wno-unknown-pragmas"]
 UNIX_FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
+# Modules without kernels of their own are mostly Cython's calls of Python: two fifths smaller so, which keeps the wheel below 5 MB; a
+# step of a tiny network takes 14 µs instead of 12.
+SMALL = [] if DEBUG else ["-Os", "-ftree-vectorize"]
+UNIX_FLAGS += ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]  # nothing here throws through C
 MSVC_FLAGS = ["/std:c11", "/fp:precise", *(["/Od", "/Z7", "/UNDEBUG"] if DEBUG else ["/O2"])]
 
 THREADED = "bpcore.threads"  # the one door to OpenMP; the other modules only use `#pragma omp simd`
@@ -131,12 +135,14 @@ class BuildCore(build_ext):
             "numpy": numpy.__version__,
             "debug": DEBUG,
         }
+        self.run_cython(self.write_settings())
         for ext in self.extensions:
             ext.extra_compile_args = list(flags)
+            if self.compiler.compiler_type != "msvc" and not any(file.endswith("dispatch.h") for file in ext.depends):
+                ext.extra_compile_args += SMALL
             if ext.name == THREADED and openmp:
                 ext.extra_compile_args += openmp[0]
                 ext.extra_link_args = list(openmp[1])
-        self.run_cython(self.write_settings())
         self.force = True  # what is up to date is decided in build_extension: a copied file is newer than it looks
         super().build_extensions()
         self.write_record()
