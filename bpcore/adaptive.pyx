@@ -16,7 +16,8 @@ from bpcore.memory cimport contiguous
 from bpcore.operand cimport cast_tensor, is_real
 from bpcore.resample cimport resampled, sparse
 from bpcore.tensor cimport Node, Tensor, attach, records, wrap
-from bpcore.windows cimport bp_window, in_turns, new_planes, planes_of, volume
+from bpcore.threads cimport parallel_for_checked
+from bpcore.windows cimport bp_window, new_planes, planes_of, volume
 
 import functools
 
@@ -171,7 +172,7 @@ cdef int sweep(const bp_window *w, ndarray source, ndarray out, ndarray index, b
     job.source = np.PyArray_DATA(source)
     job.index = <int64_t *> np.PyArray_DATA(index)
     job.single = np.PyArray_TYPE(out) == NPY_FLOAT
-    return in_turns(backward if back else forward, &job, np.PyArray_SIZE(out if back else source) // size,
+    return parallel_for_checked(backward if back else forward, &job, np.PyArray_SIZE(out if back else source) // size,
                     10 + 1.2 * (size + outs))
 
 

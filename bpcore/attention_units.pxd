@@ -35,7 +35,7 @@ cdef extern from "kernels/attention_args.h":
         uint64_t seed
         uint32_t threshold
         int causal, mask_kind
-        Py_ssize_t chunks, first
+        Py_ssize_t chunks
         void (*gemm)(const bp_gemm *g, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil
         void (*pack_f32)(float *out, const float *b, Py_ssize_t rsb, Py_ssize_t csb, Py_ssize_t n, Py_ssize_t k, Py_ssize_t j0,
                          Py_ssize_t j1) noexcept nogil

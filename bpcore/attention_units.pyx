@@ -6,11 +6,10 @@ too, with lengths of their own. A unit's backward, or a query head's forward, is
 cimport numpy as np
 from numpy cimport NPY_BOOL, NPY_FLOAT, ndarray, npy_intp
 
-from bpcore.batch_norm cimport share
 from bpcore.memory cimport contiguous, zeros
 from bpcore.operand cimport new
 from bpcore.simd cimport kernels as tables
-from bpcore.threads cimport team_size
+from bpcore.threads cimport parallel_for_checked, team_size
 
 from bpcore.simd import cpu
 
@@ -194,7 +193,7 @@ cdef class Work:
             self.s.chunks = max(1, min(self.s.chunks, longest // (2 * BP_QUERIES)))
             items *= self.s.chunks
             each /= self.s.chunks
-        share(family.backward if backward else family.forward, &self.s, &self.s.first, items, each)
+        parallel_for_checked(family.backward if backward else family.forward, &self.s, items, each)
         if self.s.failed:
             raise MemoryError("attention: no memory for a tile")
         return 0

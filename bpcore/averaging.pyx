@@ -9,7 +9,8 @@ from bpcore.memory cimport contiguous
 from bpcore.operand cimport cast_tensor, is_real
 from bpcore.simd cimport kernels as core
 from bpcore.tensor cimport Node, Tensor, attach, records, wrap
-from bpcore.windows cimport bp_window, in_turns, new_planes, numbers, planes_of, slide, volume
+from bpcore.threads cimport parallel_for_checked
+from bpcore.windows cimport bp_window, new_planes, numbers, planes_of, slide, volume
 
 from bpcore.activation import relu
 from bpcore.power import pow as power
@@ -98,7 +99,7 @@ cdef bint is_whole(const bp_window *w) noexcept:
 cdef ndarray average(const bp_window *w, ndarray source, ndarray out, bint backward):
     """Fill `out` with the averages of `source`, or with what its gradients are worth to each element."""
     cdef Job job
-    cdef Py_ssize_t inside = volume(w.size)
+    cdef Py_ssize_t inside = volume(w.size), planes
     cdef double each = 0.3 if np.PyArray_TYPE(source) == NPY_FLOAT else 0.6
     job.w = w
     job.out = np.PyArray_DATA(out)
@@ -108,13 +109,13 @@ cdef ndarray average(const bp_window *w, ndarray source, ndarray out, bint backw
         job.total = inside
         # What stands out at the end, which ceil_mode allows, counts as nothing.
         job.divisor = w.divisor if w.divisor else inside
-        in_turns(plane_spread if backward else plane_means, &job, np.PyArray_SIZE(source) // (1 if backward else inside),
-                 10 + 0.15 * inside)
+        planes = np.PyArray_SIZE(source) // (1 if backward else inside)
+        parallel_for_checked(plane_spread if backward else plane_means, &job, planes, 10 + 0.15 * inside)
     elif backward:
-        in_turns(avg_backward, &job, np.PyArray_SIZE(out) // w.size[2],
-                 40 + each * w.size[2] + 2 * each * volume(w.kernel) * volume(w.out) / (w.size[0] * w.size[1]))
+        parallel_for_checked(avg_backward, &job, np.PyArray_SIZE(out) // w.size[2],
+                             40 + each * w.size[2] + 2 * each * volume(w.kernel) * volume(w.out) / (w.size[0] * w.size[1]))
     else:
-        in_turns(avg_rows, &job, np.PyArray_SIZE(out) // w.out[2], 30 + each * w.out[2] * (2 + volume(w.kernel)))
+        parallel_for_checked(avg_rows, &job, np.PyArray_SIZE(out) // w.out[2], 30 + each * w.out[2] * (2 + volume(w.kernel)))
     return out
 
 

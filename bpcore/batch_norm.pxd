@@ -26,7 +26,7 @@ cdef extern from "kernels/norm_table.h":
         double *rstd
         double *part
         void *lines
-        Py_ssize_t N, C, S, width, step, pieces, first
+        Py_ssize_t N, C, S, width, step, pieces
         double eps
         int clip, train
 
@@ -41,7 +41,6 @@ cdef extern from "kernels/norm_table.h":
         bp_norm_kernels f64
 
 cdef const bp_norm_kernels *kernels_of(int typenum) noexcept nogil
-cdef int share(range_fn fn, void *job, Py_ssize_t *first, Py_ssize_t n, double cost) except -1
 cdef void *data(ndarray a) noexcept
 cdef Tensor parameter(object value, str name, Py_ssize_t n, Tensor x)
 cdef Tensor widened(object value, str name)

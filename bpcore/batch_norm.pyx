@@ -6,16 +6,14 @@ writes dx. What relu let through is seen from x again, and from y only where a r
 """
 cimport cython
 cimport numpy as np
-from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport sqrt
 from numpy cimport NPY_DOUBLE, NPY_FLOAT, ndarray, npy_intp
 
-from bpcore.gemm cimport unhurried
 from bpcore.memory cimport contiguous, empty, empty_like, zeros
 from bpcore.operand cimport cast_tensor, is_real, same_shape
 from bpcore.promotion cimport float_type
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, recordsn, wrap
-from bpcore.threads cimport parallel_for
+from bpcore.threads cimport parallel_for, parallel_for_checked
 
 from bpcore.shape import reshape
 from bpcore.simd import cpu
@@ -41,21 +39,6 @@ ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
 
 cdef const bp_norm_kernels *kernels_of(int typenum) noexcept nogil:
     return &table.f32 if typenum == NPY_FLOAT else &table.f64
-
-
-cdef int share(range_fn fn, void *job, Py_ssize_t *first, Py_ssize_t n, double cost) except -1:
-    """Share out the job's n items, a part of about 100 ms at a time; *first tells the job where a part begins."""
-    cdef Py_ssize_t step = unhurried(n, cost), count
-    first[0] = 0
-    while first[0] < n:
-        count = min(step, n - first[0])
-        with nogil:
-            parallel_for(fn, job, count, cost)
-        first[0] += count
-        if first[0] < n:
-            PyErr_CheckSignals()
-    first[0] = 0
-    return 0
 
 
 cdef void *data(ndarray a) noexcept:
@@ -143,7 +126,6 @@ cdef Py_ssize_t plan(bp_norm *j, ndarray x) noexcept:
         j.S *= np.PyArray_DIM(x, i)
     j.step = BP_NORM_ROWS if j.S < COLUMNS else max(1, BP_NORM_PIECE // j.S)
     j.pieces = (j.N + j.step - 1) // j.step
-    j.first = 0
     return j.pieces * ((j.C * j.S + BP_NORM_TILE - 1) // BP_NORM_TILE if j.S < COLUMNS else j.C)
 
 
@@ -169,19 +151,19 @@ cdef int forward(bp_norm *j, Py_ssize_t items, int typenum) except -1:
         lines = scratch(BP_NORM_LINES * j.C * j.S, typenum)
         j.lines = data(lines)
         if j.train:
-            share(k.column_moments, j, &j.first, items, item_ns)
+            parallel_for_checked(k.column_moments, j, items, item_ns)
         with nogil:
             parallel_for(k.column_merge, j, j.C, 10.0 * j.pieces * j.S)
-        share(k.column_affine, j, &j.first, items, item_ns)
+        parallel_for_checked(k.column_affine, j, items, item_ns)
     elif not j.train:
-        share(k.affine, j, &j.first, items, item_ns)
+        parallel_for_checked(k.affine, j, items, item_ns)
     elif by_channel(j, typenum):
-        share(k.forward, j, &j.first, j.C, 2 * pass_ns / j.C)
+        parallel_for_checked(k.forward, j, j.C, 2 * pass_ns / j.C)
     else:
-        share(k.moments, j, &j.first, items, item_ns)
+        parallel_for_checked(k.moments, j, items, item_ns)
         with nogil:
             parallel_for(k.merge, j, j.C, 10.0 * j.pieces)
-        share(k.affine, j, &j.first, items, item_ns)
+        parallel_for_checked(k.affine, j, items, item_ns)
     return 0
 
 
@@ -196,19 +178,19 @@ cdef int backward(bp_norm *j, Py_ssize_t items, int typenum) except -1:
         j.lines = data(lines)
         with nogil:
             parallel_for(k.column_constants, j, j.C, 5.0 * j.S)
-        share(k.column_sums, j, &j.first, items, item_ns)
+        parallel_for_checked(k.column_sums, j, items, item_ns)
         with nogil:
             parallel_for(k.column_merge_sums, j, j.C, 10.0 * j.pieces * j.S)
         if j.out is not NULL:
-            share(k.column_slopes, j, &j.first, items, item_ns)
+            parallel_for_checked(k.column_slopes, j, items, item_ns)
     elif by_channel(j, typenum):
-        share(k.backward, j, &j.first, j.C, 2 * pass_ns / j.C)
+        parallel_for_checked(k.backward, j, j.C, 2 * pass_ns / j.C)
     else:
-        share(k.sums, j, &j.first, items, item_ns)
+        parallel_for_checked(k.sums, j, items, item_ns)
         with nogil:
             parallel_for(k.merge_sums, j, j.C, 2.0 * j.pieces)
         if j.out is not NULL:
-            share(k.slopes, j, &j.first, items, item_ns)
+            parallel_for_checked(k.slopes, j, items, item_ns)
     return 0
 
 

@@ -3,6 +3,7 @@ from numpy cimport ndarray
 
 from bpcore.activation cimport Map
 from bpcore.conv_kernels cimport AXES, bp_box, bp_conv
+from bpcore.threads cimport range_fn
 
 cdef struct Axis:
     Py_ssize_t size, out, kernel, stride, pad, dilation     # pad: before the first element
@@ -10,6 +11,8 @@ cdef struct Axis:
 cdef struct Shape:
     Py_ssize_t images, groups, channels, outputs            # channels and outputs of one group
     Axis axis[AXES]                                         # depth, height, width
+
+cdef Py_ssize_t PLANES              # bytes of planes that a box should not exceed: part of a second cache
 
 # One sum over taps, and how it is cut into items.
 cdef struct Work:
@@ -21,7 +24,6 @@ cdef struct Work:
     Py_ssize_t box_images, blocks   # images of a box; boxes along the images
     Py_ssize_t tiles, parts         # tiles of outputs, and how many parts of them are computed apart
     Py_ssize_t scratch              # bytes
-    Py_ssize_t first                # items before this call's
     double ns                       # of one item
     bint failed
     # the weight's gradient
@@ -59,4 +61,4 @@ cdef void halve_boxes(Work *w) noexcept nogil
 cdef void count_boxes(Work *w) noexcept nogil
 cdef void box_at(const Work *w, Py_ssize_t item, bp_box *box) noexcept nogil
 # Run fn over n items of w.ns nanoseconds on the team, looking for Ctrl-C now and then; MemoryError where scratch ran out.
-cdef int share(Work *w, void (*fn)(void *, Py_ssize_t, Py_ssize_t) noexcept nogil, Py_ssize_t n) except -1
+cdef int share(Work *w, range_fn fn, Py_ssize_t n) except -1

@@ -1,17 +1,15 @@
 """How a sum over taps is laid out and shared: planes, boxes of places, tables of distances (kernels/conv_args.h has the words)."""
 cimport numpy as np
-from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memset
 from numpy cimport NPY_INTP, ndarray, npy_intp
 
 from bpcore.conv_kernels cimport AXES, bp_box, bp_conv
-from bpcore.gemm cimport unhurried
 from bpcore.memory cimport empty
-from bpcore.threads cimport parallel_for
+from bpcore.threads cimport parallel_for_checked, range_fn
 
 np.import_array()
 
-cdef Py_ssize_t PLANES = 384 << 10          # bytes of planes that a box should not exceed: part of a second cache
+PLANES = 384 << 10
 
 
 # --- boxes and their planes ------------------------------------------------------------------------------------------------
@@ -27,18 +25,10 @@ cdef void box_at(const Work *w, Py_ssize_t item, bp_box *box) noexcept nogil:
     box.image1 = min(w.g.images, box.image0 + w.box_images)
 
 
-cdef int share(Work *w, void (*fn)(void *, Py_ssize_t, Py_ssize_t) noexcept nogil, Py_ssize_t n) except -1:
-    """Run fn over n items on the team, looking for Ctrl-C now and then."""
-    cdef Py_ssize_t step = unhurried(n, w.ns)
-    w.first = 0
-    while w.first < n:
-        with nogil:
-            parallel_for(fn, w, min(step, n - w.first), w.ns)
-        if w.failed:
-            raise MemoryError(f"convolution: no memory for {w.scratch} bytes of scratch")
-        w.first += step
-        if w.first < n:
-            PyErr_CheckSignals()
+cdef int share(Work *w, range_fn fn, Py_ssize_t n) except -1:
+    parallel_for_checked(fn, w, n, w.ns)
+    if w.failed:
+        raise MemoryError(f"convolution: no memory for {w.scratch} bytes of scratch")
     return 0
 
 

@@ -34,7 +34,7 @@ cdef void sums_of(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     if scratch == NULL:
         w.failed = True
         return
-    for item in range(w.first + begin, w.first + end):
+    for item in range(begin, end):
         r = item % w.ranges
         box.group = item // w.ranges % g.groups
         part = item // w.ranges // g.groups
@@ -75,8 +75,6 @@ cdef void depthwise_sums(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept n
     if scratch == NULL:
         w.failed = True
         return
-    begin += w.first
-    end += w.first
     if w.itemsize == 4:
         kernels().f32.conv_depthwise_weight(&w.g, <const float *> w.dy, <float *> w.dw, <float *> w.db, begin, end,
                                           <float *> scratch)

@@ -13,16 +13,14 @@ from bpcore.conv_kernels cimport (
     AXES, BP_ALONG_OUTPUTS, BP_ALONG_PIXELS, BP_GATHERED, BP_UNPACKED, bp_box, bp_conv, give_scratch, kernels, take_scratch,
 )
 from bpcore.conv_plan cimport (
-    Axis, Shape, Tables, Work, box_at, count_boxes, fill_offsets, forward_taps, halve_boxes, inside, lay_planes, make_tables,
-    note_taps, share, simple, up,
+    PLANES, Axis, Shape, Tables, Work, box_at, count_boxes, fill_offsets, forward_taps, halve_boxes, inside, lay_planes,
+    make_tables, note_taps, share, simple, up,
 )
 from bpcore.memory cimport empty
 from bpcore.threads cimport parallel_for, team_size
 from bpcore.winograd cimport winograd
 
 np.import_array()
-
-cdef Py_ssize_t PLANES = 384 << 10          # bytes of planes, as in conv_plan.pyx
 
 
 cdef void activate(const Work *w, const bp_box *box) noexcept nogil:
@@ -58,8 +56,6 @@ cdef void boxes_of(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         w.failed = True
         return
     if w.depthwise:
-        begin += w.first
-        end += w.first
         if w.itemsize == 4:
             kernels().f32.conv_depthwise(&w.g, begin, end, <float *> scratch)
         else:
@@ -71,7 +67,7 @@ cdef void boxes_of(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
             else:
                 w.f.f64(<double *> w.z + begin * size, <const double *> w.g.y + begin * size, (end - begin) * size, NULL)
     else:
-        for i in range(w.first + begin, w.first + end):
+        for i in range(begin, end):
             part = i % w.parts
             box.tile0 = w.tiles * part // w.parts
             box.tile1 = w.tiles * (part + 1) // w.parts

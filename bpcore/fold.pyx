@@ -18,7 +18,8 @@ from bpcore.memory cimport contiguous, empty
 from bpcore.operand cimport cast_tensor, is_real, shape_of
 from bpcore.shape cimport permuted, reshaped
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, wrap
-from bpcore.windows cimport in_turns, numbers
+from bpcore.threads cimport parallel_for_checked
+from bpcore.windows cimport numbers
 
 np.import_array()
 
@@ -125,7 +126,7 @@ cdef ndarray to_columns(const Blocks *b, ndarray image):
     job.image = np.PyArray_DATA(image)
     job.columns = np.PyArray_DATA(out)
     job.single = np.PyArray_TYPE(image) == NPY_FLOAT
-    in_turns(lift_rows, &job, dims[0] * dims[1], 20 + 0.4 * dims[2])
+    parallel_for_checked(lift_rows, &job, dims[0] * dims[1], 20 + 0.4 * dims[2])
     return out
 
 
@@ -142,7 +143,7 @@ cdef ndarray to_image(const Blocks *b, ndarray columns):
     job.image = np.PyArray_DATA(out)
     job.columns = np.PyArray_DATA(columns)
     job.single = np.PyArray_TYPE(columns) == NPY_FLOAT
-    in_turns(lower_planes, &job, dims[0] * dims[1],
+    parallel_for_checked(lower_planes, &job, dims[0] * dims[1],
              20 + 0.2 * dims[2] * dims[3] + 0.4 * b.kernel[0] * b.kernel[1] * b.places[0] * b.places[1])
     return out
 

@@ -47,6 +47,3 @@ cdef int gemm_packed_checked(
 # any array whose strides are whole elements is used where it lies (a transposed view costs nothing), others are copied.
 cdef int product(ndarray c, ndarray a, ndarray b, double alpha=*, double beta=*, ndarray bias=*, bp_epilogue epilogue=*,
                  void *ctx=*) except -1
-
-# How many of `n` items of `ns` nanoseconds each (on one thread) an operator should compute between two looks at Ctrl-C.
-cdef Py_ssize_t unhurried(Py_ssize_t n, double ns) noexcept nogil

@@ -19,14 +19,13 @@ from numpy cimport NPY_FLOAT32, NPY_FLOAT64, ndarray, npy_intp
 from bpcore cimport blas
 from bpcore.memory cimport contiguous, empty
 from bpcore.simd cimport BP_AXPY, BP_DOT, BP_TILE, bp_gemm, kernels
-from bpcore.threads cimport parallel_for, team_size
+from bpcore.threads cimport CHUNK, parallel_for, team_size, unhurried
 
 from bpcore.blas import info as blas_info, load as load_blas
 from bpcore.simd import cpu
 
 np.import_array()
 
-cdef double CHUNK = 1e8         # nanoseconds between two looks at Ctrl-C
 cdef enum:
     NEVER, LARGE, ALWAYS        # which products the BLAS gets, of those that it can take
 cdef int use_blas = NEVER
@@ -178,10 +177,6 @@ cdef void run(Job *job) noexcept nogil:
     job.i1 = job.g.m
     job.j1 = job.g.n
     compute(job, job.batch, job.ns)
-
-
-cdef Py_ssize_t unhurried(Py_ssize_t n, double ns) noexcept nogil:
-    return min(n, max(1, <Py_ssize_t> min(CHUNK * team_size(n * ns) / max(ns, 1e-3), 4e18)))
 
 
 cdef int run_checked(Job *job) except -1:

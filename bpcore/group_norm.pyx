@@ -6,11 +6,11 @@ cimport cython
 cimport numpy as np
 from numpy cimport NPY_DOUBLE, NPY_FLOAT, ndarray, npy_intp
 
-from bpcore.batch_norm cimport blend, bp_norm, data, kernels_of, known, parameter, point, share, widened
+from bpcore.batch_norm cimport blend, bp_norm, data, kernels_of, known, parameter, point, widened
 from bpcore.memory cimport contiguous, empty, empty_like, zeros
 from bpcore.operand cimport cast_tensor, is_real
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, recordsn, wrap
-from bpcore.threads cimport parallel_for
+from bpcore.threads cimport parallel_for, parallel_for_checked
 
 from bpcore.batch_norm import batch_norm
 
@@ -61,7 +61,7 @@ cdef class GroupNormNode(Node):
         size = 2 * j.N * j.C
         part = empty(1, &size, NPY_DOUBLE)
         j.out, j.dy, j.dw, j.db, j.part = data(dx), data(dy), data(dw), data(db), <double *> data(part)
-        share(kernels_of(typenum).group_backward, &j, &j.first, j.N * self.groups, 2 * item_cost(&j, typenum))
+        parallel_for_checked(kernels_of(typenum).group_backward, &j, j.N * self.groups, 2 * item_cost(&j, typenum))
         if dw is not None or db is not None:
             with nogil:
                 parallel_for(kernels_of(typenum).group_merge, &j, j.C, 3.0 * j.N)
@@ -78,7 +78,7 @@ cdef Tensor apply(Tensor x, Py_ssize_t groups, Tensor w, Tensor b, double eps, n
     if np.PyArray_SIZE(source):
         plan(&j, source, scale, offset, statistics, groups)
         j.out, j.eps = data(y), eps
-        share(kernels_of(typenum).group_forward, &j, &j.first, j.N * groups, item_cost(&j, typenum))
+        parallel_for_checked(kernels_of(typenum).group_forward, &j, j.N * groups, item_cost(&j, typenum))
     cdef Tensor out = wrap(y)
     if recordsn((x, w, b)):
         node = GroupNormNode.__new__(GroupNormNode)

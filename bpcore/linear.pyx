@@ -2,6 +2,7 @@
 
 Sizes: M rows of x, K inputs, N outputs; z = x W^T + b.
     dz = dy f'(z),  dx = dz W,  dW = dz^T x,  db = sum of the rows of dz
+A weight may lie transposed, (K, N); `across` says so. Its gradient, x^T dz, lies as it does.
 """
 cimport cython
 cimport numpy as np
@@ -90,11 +91,14 @@ cdef ndarray turned(ndarray a):
 @cython.final
 cdef class LinearNode(Node):
     cdef const Map *f            # the activation, or NULL
+    cdef bint across             # W is stored as (K, N)
 
     cdef object backward(self, object grad):
         cdef ndarray x, w, saved, dz, dx = None, dw = None, db = None, matrix_dx
         cdef npy_intp dims[2]
+        cdef npy_intp inputs
         x, w, saved = self.saved
+        inputs = np.PyArray_DIM(w, 0 if self.across else 1)
         cdef ndarray dy = contiguous(grad)
         dz = dy if self.f is NULL else map_backward(self.f, dy, saved, NULL)
         dz = matrix(dz)
@@ -102,66 +106,73 @@ cdef class LinearNode(Node):
             # The shape of x is that of dy but for the last axis.
             if np.PyArray_NDIM(dy) == 2:
                 dims[0] = np.PyArray_DIM(dy, 0)
-                dims[1] = np.PyArray_DIM(w, 1)
+                dims[1] = inputs
                 dx = matrix_dx = empty(2, dims, np.PyArray_TYPE(dy))
             else:
                 dims[0] = np.PyArray_DIM(dz, 0)
-                dims[1] = np.PyArray_DIM(w, 1)
+                dims[1] = inputs
                 matrix_dx = empty(2, dims, np.PyArray_TYPE(dy))
                 dx = matrix_dx.reshape((<object> dy).shape[:-1] + (dims[1],))
-            product(matrix_dx, dz, w)
+            product(matrix_dx, dz, turned(w) if self.across else w)
         if self.needs(1):
-            dims[0] = np.PyArray_DIM(dz, 1)
-            dims[1] = np.PyArray_DIM(x, 1)
+            dims[0] = np.PyArray_DIM(w, 0)
+            dims[1] = np.PyArray_DIM(w, 1)
             dw = empty(2, dims, np.PyArray_TYPE(dy))
-            product(dw, turned(dz), x)
+            if self.across:
+                product(dw, turned(x), dz)
+            else:
+                product(dw, turned(dz), x)
         if len(self.edges) == 3 and self.needs(2):
             db = sum_rows(dz)
         return (dx, dw, db) if len(self.edges) == 3 else (dx, dw)
 
 
-cdef void check(Tensor x, Tensor w, Tensor b) except *:
+cdef void check(Tensor x, Tensor w, Tensor b, bint across) except *:
+    cdef Py_ssize_t ends = 0 if across else 1        # the axis of w that x has too
     cdef int kind = np.PyArray_TYPE(w.array)
     if kind != np.NPY_FLOAT and kind != np.NPY_DOUBLE:
         raise TypeError(f"weight: expected float32 or float64, got {w.dtype}")
     if np.PyArray_TYPE(x.array) != kind:
         raise RuntimeError(f"input: expected the dtype of weight, {w.dtype}, got {x.dtype}")
     if np.PyArray_NDIM(w.array) != 2:
-        raise RuntimeError(f"weight: expected shape (out_features, in_features), got {w.shape}")
+        expected = "(in_features, out_features)" if across else "(out_features, in_features)"
+        raise RuntimeError(f"weight: expected shape {expected}, got {w.shape}")
     if np.PyArray_NDIM(x.array) == 0 or (
-        np.PyArray_DIM(x.array, np.PyArray_NDIM(x.array) - 1) != np.PyArray_DIM(w.array, 1)
+        np.PyArray_DIM(x.array, np.PyArray_NDIM(x.array) - 1) != np.PyArray_DIM(w.array, ends)
     ):
-        raise RuntimeError(f"input: expected shape (*, {w.shape[1]}) for a weight of shape {w.shape}, got {x.shape}")
+        raise RuntimeError(f"input: expected shape (*, {w.shape[ends]}) for a weight of shape {w.shape}, got {x.shape}")
     if b is not None:
         if np.PyArray_TYPE(b.array) != kind:
             raise RuntimeError(f"bias: expected the dtype of weight, {w.dtype}, got {b.dtype}")
-        if np.PyArray_NDIM(b.array) != 1 or np.PyArray_DIM(b.array, 0) != np.PyArray_DIM(w.array, 0):
-            raise RuntimeError(f"bias: expected shape ({w.shape[0]},), got {b.shape}")
+        if np.PyArray_NDIM(b.array) != 1 or np.PyArray_DIM(b.array, 0) != np.PyArray_DIM(w.array, 1 - ends):
+            raise RuntimeError(f"bias: expected shape ({w.shape[1 - ends]},), got {b.shape}")
 
 
-def linear(input, weight, bias=None, activation=None):
+def linear(input, weight, bias=None, activation=None, *, bint transposed=False):
     """`y = f(x W^T + b)`.
 
     input x: (*, K); weight W: (N, K), or (K,) for an output without the last axis; bias b: (N,) or None; y: (*, N). All float32 or
     all float64. `activation` f: None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh" or "silu", computed in the same pass.
-    Raises `RuntimeError` that names the argument whose shape or dtype does not fit, `ValueError` for an unknown activation.
+    `transposed`: the weight is given as W^T, (K, N), as in GPT-2's files. Raises `RuntimeError` that names the argument
+    whose shape or dtype does not fit, `ValueError` for an unknown activation.
     """
     cdef Tensor x = as_tensor(input, "input"), w = as_tensor(weight, "weight")
     cdef Tensor b = None if bias is None else as_tensor(bias, "bias")
     cdef const Map *f = epilogue_map(activation)
     cdef bint taped
-    cdef ndarray rows, wide, z, y
+    cdef ndarray rows, wide, z, y, factor
     cdef npy_intp dims[2]
     cdef Panel panel
     cdef LinearNode node
     cdef Tensor out
-    if np.PyArray_NDIM(w.array) == 1:
+    if np.PyArray_NDIM(w.array) == 1 and not transposed:
         return linear(input, weight.unsqueeze(0), None if b is None else bias.reshape(1), activation).squeeze(-1)
-    check(x, w, b)
+    check(x, w, b, transposed)
     rows = contiguous(x.array)
     rows = matrix(rows)
     dims[0] = np.PyArray_DIM(rows, 0)
-    dims[1] = np.PyArray_DIM(w.array, 0)
+    dims[1] = np.PyArray_DIM(w.array, 1 if transposed else 0)
+    factor = w.array if transposed else turned(w.array)
     taped = recordsn((x, w, b))
     z = wide = empty(2, dims, np.PyArray_TYPE(w.array))
     if f is not NULL:
@@ -169,9 +180,9 @@ def linear(input, weight, bias=None, activation=None):
             wide = empty(2, dims, np.PyArray_TYPE(w.array))
         panel = Panel(<char *> np.PyArray_DATA(wide), <const char *> np.PyArray_DATA(z), dims[1], f,
                       np.PyArray_TYPE(w.array) == np.NPY_DOUBLE)
-        product(z, rows, turned(w.array), 1, 0, None if b is None else b.array, activate_panel, &panel)
+        product(z, rows, factor, 1, 0, None if b is None else b.array, activate_panel, &panel)
     else:
-        product(z, rows, turned(w.array), 1, 0, None if b is None else b.array)
+        product(z, rows, factor, 1, 0, None if b is None else b.array)
     y = wide
     if np.PyArray_NDIM(x.array) != 2:
         y = wide.reshape(x.shape[:-1] + (dims[1],))
@@ -179,6 +190,7 @@ def linear(input, weight, bias=None, activation=None):
     if taped:
         node = LinearNode.__new__(LinearNode)
         node.f = f
+        node.across = transposed
         if w.wants_grad():
             node.guard(x)
         if x.wants_grad():

@@ -18,7 +18,8 @@ from bpcore.memory cimport contiguous, empty
 from bpcore.operand cimport cast_tensor, is_real
 from bpcore.simd cimport kernels as core
 from bpcore.tensor cimport Node, Tensor, attach, records, wrap
-from bpcore.windows cimport bp_window, in_turns, new_planes, planes_of, slide, volume
+from bpcore.threads cimport parallel_for_checked
+from bpcore.windows cimport bp_window, new_planes, planes_of, slide, volume
 
 np.import_array()
 
@@ -121,9 +122,9 @@ cdef int max_forward(const bp_window *w, ndarray x, ndarray y, ndarray taps) exc
     job.wide = np.PyArray_TYPE(taps) == NPY_INT32
     job.single = np.PyArray_TYPE(x) == NPY_FLOAT
     if is_quarter(w):
-        in_turns(max2_rows, &job, rows, 5 + w.out[2] * (0.4 if job.single else 0.8))
+        parallel_for_checked(max2_rows, &job, rows, 5 + w.out[2] * (0.4 if job.single else 0.8))
     else:
-        in_turns(max_rows, &job, rows, cost_of(w, w.out[2]))
+        parallel_for_checked(max_rows, &job, rows, cost_of(w, w.out[2]))
     return 0
 
 
@@ -139,7 +140,7 @@ cdef ndarray max_backward(const bp_window *w, ndarray dy, ndarray taps, ndarray 
     job.wide = np.PyArray_TYPE(taps) == NPY_INT32
     job.single = np.PyArray_TYPE(dy) == NPY_FLOAT
     if is_quarter(w):
-        in_turns(max2_backward, &job, np.PyArray_SIZE(dy) // w.out[2], 5 + w.out[2] * (0.6 if job.single else 1.2))
+        parallel_for_checked(max2_backward, &job, np.PyArray_SIZE(dy) // w.out[2], 5 + w.out[2] * (0.6 if job.single else 1.2))
         return dx
     offset = empty(1, &count, NPY_INTP)
     cdef Py_ssize_t *at = <Py_ssize_t *> np.PyArray_DATA(offset)
@@ -149,7 +150,7 @@ cdef ndarray max_backward(const bp_window *w, ndarray dy, ndarray taps, ndarray 
                 at[0] = (kd * w.dilation[0] * w.size[1] + kh * w.dilation[1]) * w.size[2] + kw * w.dilation[2]
                 at += 1
     job.offset = <const Py_ssize_t *> np.PyArray_DATA(offset)
-    in_turns(max_scatter, &job, np.PyArray_SIZE(dy) // outs, 1.2 * outs + 0.1 * volume(w.size))
+    parallel_for_checked(max_scatter, &job, np.PyArray_SIZE(dy) // outs, 1.2 * outs + 0.1 * volume(w.size))
     return dx
 
 

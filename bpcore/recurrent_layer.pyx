@@ -2,10 +2,10 @@
 cimport numpy as np
 from numpy cimport NPY_DOUBLE, NPY_FLOAT, NPY_INTP, ndarray, npy_intp
 
-from bpcore.gemm cimport unhurried
 from bpcore.memory cimport empty, zeros
 from bpcore.operand cimport new, shape_of
 from bpcore.tensor cimport Tensor, as_tensor
+from bpcore.threads cimport unhurried
 from bpcore.timesteps cimport GRU, LSTM, Steps, step_cost
 
 import numpy

@@ -12,7 +12,7 @@ from bpcore.memory cimport contiguous, empty
 from bpcore.operand cimport shape_of
 from bpcore.simd cimport kernels as core
 from bpcore.tensor cimport Node, Tensor, attach, records, wrap
-from bpcore.windows cimport in_turns
+from bpcore.threads cimport parallel_for_checked
 
 import numpy
 
@@ -103,10 +103,10 @@ cdef ndarray along(ndarray x, int axis, tuple table):
     job.weight = np.PyArray_DATA(weight)
     job.single = np.PyArray_TYPE(x) == NPY_FLOAT
     if job.inner == 1:
-        in_turns(run, &job, rows, 10 + 1.2 * np.PyArray_SIZE(index))
+        parallel_for_checked(run, &job, rows, 10 + 1.2 * np.PyArray_SIZE(index))
     else:
         cost = (0.2 if job.single else 0.4) * job.inner * (1 + np.PyArray_SIZE(index) / <double> max(job.out, 1))
-        in_turns(run, &job, rows * job.out, 5 + cost)
+        parallel_for_checked(run, &job, rows * job.out, 5 + cost)
     return y
 
 

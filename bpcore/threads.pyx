@@ -7,6 +7,7 @@ OpenMP it computes on one thread).
 """
 import os
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
 
 
@@ -37,6 +38,7 @@ cdef enum:
 # What a thread must have to do before another one is worth waking, in nanoseconds. Waking and joining a team of two costs
 # 1-2 microseconds while it spins and tens where it sleeps; see docs/decisions.md.
 cdef double GRAIN = 8000.0
+CHUNK = 1e8
 cdef int n_threads = 1
 
 
@@ -66,6 +68,34 @@ cdef void split(range_fn fn, void *ctx, Py_ssize_t n, int team) noexcept nogil:
     cdef int i
     for i in prange(team, num_threads=team, schedule="static"):     # also where the runtime gives fewer threads
         fn(ctx, n * i // team, n * (i + 1) // team)
+
+
+cdef Py_ssize_t unhurried(Py_ssize_t n, double ns) noexcept nogil:
+    return min(n, max(1, <Py_ssize_t> min(CHUNK * team_size(n * ns) / max(ns, 1e-3), 4e18)))
+
+
+ctypedef struct Turn:
+    range_fn fn
+    void *ctx
+    Py_ssize_t first
+
+
+cdef void take_turn(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Turn *turn = <Turn *> ctx
+    turn.fn(turn.ctx, turn.first + begin, turn.first + end)
+
+
+cdef int parallel_for_checked(range_fn fn, void *ctx, Py_ssize_t n, double cost) except -1:
+    cdef Turn turn = Turn(fn=fn, ctx=ctx, first=0)
+    cdef Py_ssize_t step = unhurried(n, cost), count
+    while turn.first < n:
+        count = min(step, n - turn.first)
+        with nogil:
+            parallel_for(take_turn, &turn, count, cost)
+        turn.first += count
+        if turn.first < n:
+            PyErr_CheckSignals()
+    return 0
 
 
 def get_num_threads():

@@ -2,7 +2,6 @@
 from numpy cimport ndarray
 
 from bpcore.tensor cimport Tensor
-from bpcore.threads cimport range_fn
 
 cdef extern from "kernels/window.h":
     ctypedef struct bp_window:
@@ -15,7 +14,6 @@ cdef extern from "kernels/window.h":
         int include_pad
         Py_ssize_t divisor
 
-cdef int in_turns(range_fn fn, void *ctx, Py_ssize_t n, double cost) except -1
 cdef int numbers(object given, int axes, str name, Py_ssize_t *out) except -1
 cdef Tensor planes_of(object input, int axes, str name)
 cdef ndarray new_planes(ndarray x, int axes, const Py_ssize_t *out, int typenum)

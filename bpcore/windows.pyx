@@ -1,40 +1,12 @@
 """Windows that slide over planes: their sizes, and what families of images share."""
 cimport numpy as np
-from cpython.exc cimport PyErr_CheckSignals
 from numpy cimport ndarray, npy_intp
 
-from bpcore.gemm cimport unhurried
 from bpcore.memory cimport empty
 from bpcore.operand cimport shape_of
 from bpcore.tensor cimport Tensor, as_tensor
-from bpcore.threads cimport parallel_for, range_fn
 
 np.import_array()
-
-
-ctypedef struct Turn:
-    range_fn fn
-    void *ctx
-    Py_ssize_t first
-
-
-cdef void take_turn(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    cdef Turn *turn = <Turn *> ctx
-    turn.fn(turn.ctx, turn.first + begin, turn.first + end)
-
-
-cdef int in_turns(range_fn fn, void *ctx, Py_ssize_t n, double cost) except -1:
-    """`parallel_for` without the GIL, with a look at Ctrl-C about every 100 ms."""
-    cdef Turn turn = Turn(fn=fn, ctx=ctx, first=0)
-    cdef Py_ssize_t step = unhurried(n, cost), count
-    while turn.first < n:
-        count = min(step, n - turn.first)
-        with nogil:
-            parallel_for(take_turn, &turn, count, cost)
-        turn.first += count
-        if turn.first < n:
-            PyErr_CheckSignals()
-    return 0
 
 
 cdef int numbers(object given, int axes, str name, Py_ssize_t *out) except -1:

@@ -6,16 +6,14 @@ mean square; tests/bpcore/test_winograd.py holds it there). `BPNN_WINOGRAD=0` or
 import os
 
 cimport numpy as np
-from cpython.exc cimport PyErr_CheckSignals
 from libc.string cimport memset
 from numpy cimport NPY_FLOAT, ndarray, npy_intp
 
 from bpcore.activation cimport Map
 from bpcore.conv_kernels cimport bp_winograd, give_scratch, kernels, take_scratch
 from bpcore.conv_plan cimport Shape, up
-from bpcore.gemm cimport unhurried
 from bpcore.memory cimport empty
-from bpcore.threads cimport parallel_for, team_size
+from bpcore.threads cimport parallel_for, parallel_for_checked, range_fn, team_size
 
 np.import_array()
 
@@ -38,7 +36,7 @@ cdef struct Work:
     bp_winograd w
     Py_ssize_t images, box_images, blocks, bands     # boxes: along the images, and along the rows of tiles of one
     Py_ssize_t panels                                # parts of the outputs that are computed apart
-    Py_ssize_t first, scratch
+    Py_ssize_t scratch
     double ns
     bint failed
     const Map *f
@@ -92,7 +90,7 @@ cdef bint lay(Work *k, const Shape *s, bint turned, bint weight) noexcept nogil:
         k.sum_step = 36 * kernels().f32.winograd_step(w.channels, w.outputs) + w.outputs
         k.parts = max(1, min(min(k.blocks * k.bands, GROUPS), SUMS // (k.sum_step * 4)))
         cycles += k.parts * k.sum_step * 16. / (8 if k.sum_step * 4 < 1 << 20 else 3) / k.images
-    k.ns = 0.3 * cycles * k.images                  # of everything, for now
+    k.ns = 0.3 * cycles * k.images                  # of everything
     return cycles < plain
 
 
@@ -110,7 +108,7 @@ cdef void boxes_of(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     if scratch == NULL:
         k.failed = True
         return
-    for item in range(k.first + begin, k.first + end):
+    for item in range(begin, end):
         i, o = item // k.panels, item % k.panels
         o0, o1 = all * o // k.panels * panel, min(k.w.outputs, all * (o + 1) // k.panels * panel)
         n0, t0 = i // k.bands * k.box_images, i % k.bands * k.w.rows
@@ -133,7 +131,7 @@ cdef void sums_of(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     if scratch == NULL:
         k.failed = True
         return
-    for part in range(k.first + begin, k.first + end):
+    for part in range(begin, end):
         for i in range(all * part // k.parts, all * (part + 1) // k.parts):
             n0, t0 = i // k.bands * k.box_images, i % k.bands * k.w.rows
             kernels().f32.winograd_box(&k.w, n0, min(k.images, n0 + k.box_images), t0, min(k.w.ty, t0 + k.w.rows), 0,
@@ -147,19 +145,11 @@ cdef void finish_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nog
                                   end)
 
 
-cdef int share(Work *k, void (*fn)(void *, Py_ssize_t, Py_ssize_t) noexcept nogil, Py_ssize_t n) except -1:
-    cdef Py_ssize_t step
-    k.ns /= n
+cdef int share(Work *k, range_fn fn, Py_ssize_t n) except -1:
     k.scratch = (kernels().f32.winograd_scratch(&k.w) + 16) * 4
-    step = unhurried(n, k.ns)
-    while k.first < n:
-        with nogil:
-            parallel_for(fn, k, min(step, n - k.first), k.ns)
-        if k.failed:
-            raise MemoryError(f"convolution: no memory for {k.scratch} bytes of scratch")
-        k.first += step
-        if k.first < n:
-            PyErr_CheckSignals()
+    parallel_for_checked(fn, k, n, k.ns / n)
+    if k.failed:
+        raise MemoryError(f"convolution: no memory for {k.scratch} bytes of scratch")
     return 0
 
 

@@ -7,24 +7,12 @@
  * computes the tiles again. The keys are the outer loop, so that a block of them is packed once and its dk and dv stay in the
  * cache. Columns that no row of a tile sees are left out. Which columns a row sees is a range [a, b) of keys; what a mask hides
  * within it has the score -inf. A row that sees nothing gives zeros. */
+#include "philox.h"
 #include "vmath.h"
 
 #define BP_INF ((BP_REAL)INFINITY)
 #define BP_MIN(x, y) ((x) < (y) ? (x) : (y))
 #define BP_MAX(x, y) ((x) > (y) ? (x) : (y))
-
-#ifndef BP_ATTENTION_PHILOX
-#define BP_ATTENTION_PHILOX                                                              \
-    {                                                                                    \
-        const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2; \
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;                                             \
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;                                             \
-        c1 = (uint32_t)p1;                                                               \
-        c3 = (uint32_t)p0;                                                               \
-        k0 += 0x9E3779B9u;                                                               \
-        k1 += 0xBB67AE85u;                                                               \
-    }
-#endif
 
 #if BP_F32
 /* The random words of BP_KEYS neighboring keys: Philox4x32-10 (Salmon et al. 2011) of the block of keys, the query, the head. */
@@ -32,8 +20,7 @@ BP_INLINE void BP_CAT(attention_words, BP_ISA)(uint32_t *words, uint64_t seed, b
     BP_SIMD for (uint32_t j = 0; j < BP_KEYS / 4; j++) {
         uint32_t c0 = (uint32_t)block * (BP_KEYS / 4) + j, c1 = (uint32_t)query, c2 = (uint32_t)head;
         uint32_t c3 = (uint32_t)((uint64_t)head >> 32), k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-        BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX
-        BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX BP_ATTENTION_PHILOX
+        BP_PHILOX
         words[j] = c0;
         words[BP_KEYS / 4 + j] = c1;
         words[BP_KEYS / 2 + j] = c2;
@@ -179,7 +166,7 @@ static void BP_NAME(forward)(void *job, bp_size begin, bp_size end) {
         s->failed = 1;
         return;
     }
-    for (bp_size item = s->first + begin; item < s->first + end; item++) {
+    for (bp_size item = begin; item < end; item++) {
         const bp_size head = item / s->chunks, chunk = item % s->chunks;
         const bp_attention_unit *u = s->units + head / s->group;
         BP_NAME(forward_rows)(s, u, head / s->group, head % s->group, u->tq * chunk / s->chunks, u->tq * (chunk + 1) / s->chunks,
@@ -255,7 +242,7 @@ static void BP_NAME(backward)(void *job, bp_size begin, bp_size end) {
         s->failed = 1;
         return;
     }
-    for (bp_size index = s->first + begin; index < s->first + end; index++) {
+    for (bp_size index = begin; index < end; index++) {
         const bp_attention_unit *u = s->units + index;
         for (bp_size g = 0; g < s->group; g++) {
             BP_NAME(deltas)(s, u, g, (BP_REAL *)s->delta + u->row + g * u->tq);

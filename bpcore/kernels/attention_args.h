@@ -35,7 +35,6 @@ typedef struct {
     uint32_t threshold;
     int causal, mask_kind;
     bp_size chunks;                      /* forward: items of one head */
-    bp_size first;                       /* items start here: long work is done a part at a time */
     /* Products, of either type. */
     void (*gemm)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j0, bp_size j1);
     void (*pack_f32)(float *out, const float *b, bp_size rsb, bp_size csb, bp_size n, bp_size k, bp_size j0, bp_size j1);

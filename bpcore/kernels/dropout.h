@@ -4,26 +4,14 @@
  * Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Elements come in groups of 256: 64
  * counters of four words; word k of counter j belongs to element 64 k + j of the group. */
 
-#ifndef BP_PHILOX_ROUND
-#define BP_PHILOX_ROUND                                                         \
-    {                                                                           \
-        const uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2; \
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;                                    \
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;                                    \
-        c1 = (uint32_t)p1;                                                      \
-        c3 = (uint32_t)p0;                                                      \
-        k0 += 0x9E3779B9u;                                                      \
-        k1 += 0xBB67AE85u;                                                      \
-    }
-#endif
+#include "philox.h"
 
 #if BP_F32
 BP_INLINE void BP_CAT(philox_group, BP_ISA)(uint32_t *words, uint64_t seed, uint64_t group) {
     const uint32_t low = (uint32_t)(group * 64), high = (uint32_t)(group >> 26); /* the counter is 64 group + j */
     BP_SIMD for (uint32_t j = 0; j < 64; j++) {
         uint32_t c0 = low + j, c1 = high, c2 = 0, c3 = 0, k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-        BP_PHILOX_ROUND BP_PHILOX_ROUND BP_PHILOX_ROUND BP_PHILOX_ROUND BP_PHILOX_ROUND
-        BP_PHILOX_ROUND BP_PHILOX_ROUND BP_PHILOX_ROUND BP_PHILOX_ROUND BP_PHILOX_ROUND
+        BP_PHILOX
         words[j] = c0;
         words[64 + j] = c1;
         words[128 + j] = c2;

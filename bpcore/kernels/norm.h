@@ -96,7 +96,7 @@ BP_INLINE void BP_NAME(one_slopes)(bp_norm *j, bp_size piece, bp_size c, const d
 /* Piece by piece, all channels of an image after one another … */
 static void BP_NAME(moments)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) BP_NAME(one_moments)(j, i / j->C, i % j->C);
+    for (bp_size i = begin; i < end; i++) BP_NAME(one_moments)(j, i / j->C, i % j->C);
 }
 
 static void BP_NAME(merge)(void *job, bp_size begin, bp_size end) {
@@ -105,12 +105,12 @@ static void BP_NAME(merge)(void *job, bp_size begin, bp_size end) {
 
 static void BP_NAME(affine)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) BP_NAME(one_affine)(j, i / j->C, i % j->C);
+    for (bp_size i = begin; i < end; i++) BP_NAME(one_affine)(j, i / j->C, i % j->C);
 }
 
 static void BP_NAME(sums)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) BP_NAME(one_sums)(j, i / j->C, i % j->C);
+    for (bp_size i = begin; i < end; i++) BP_NAME(one_sums)(j, i / j->C, i % j->C);
 }
 
 static void BP_NAME(merge_sums)(void *job, bp_size begin, bp_size end) {
@@ -125,7 +125,7 @@ static void BP_NAME(merge_sums)(void *job, bp_size begin, bp_size end) {
 
 static void BP_NAME(slopes)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) {
+    for (bp_size i = begin; i < end; i++) {
         const bp_size c = i % j->C;
         BP_NAME(one_slopes)(j, i / j->C, c, j->part + 2 * c * j->pieces);
     }
@@ -134,7 +134,7 @@ static void BP_NAME(slopes)(void *job, bp_size begin, bp_size end) {
 /* … or channel by channel, both passes over one after another, while it is in a cache. */
 static void BP_NAME(forward)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size c = j->first + begin; c < j->first + end; c++) {
+    for (bp_size c = begin; c < end; c++) {
         for (bp_size p = 0; p < j->pieces; p++) BP_NAME(one_moments)(j, p, c);
         BP_NAME(one_merge)(j, c);
         for (bp_size p = 0; p < j->pieces; p++) BP_NAME(one_affine)(j, p, c);
@@ -143,7 +143,7 @@ static void BP_NAME(forward)(void *job, bp_size begin, bp_size end) {
 
 static void BP_NAME(backward)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size c = j->first + begin; c < j->first + end; c++) {
+    for (bp_size c = begin; c < end; c++) {
         double s[2];
         for (bp_size p = 0; p < j->pieces; p++) BP_NAME(one_sums)(j, p, c);
         BP_NAME(one_merge_sums)(j, s, c);

@@ -12,7 +12,7 @@ BP_INLINE bp_size BP_NAME(tiles_of)(const bp_norm *j) { return (j->C * j->S + BP
 
 static void BP_NAME(column_moments)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) {
+    for (bp_size i = begin; i < end; i++) {
         BP_NORM_ITEM
         const BP_REAL *BP_RESTRICT shift = (const BP_REAL *)j->x + at;
         BP_REAL s[BP_NORM_TILE] = {0}, q[BP_NORM_TILE] = {0};
@@ -59,7 +59,7 @@ static void BP_NAME(column_merge)(void *job, bp_size begin, bp_size end) {
 
 static void BP_NAME(column_affine)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) {
+    for (bp_size i = begin; i < end; i++) {
         BP_NORM_ITEM
         const BP_REAL *k = (const BP_REAL *)j->lines + c0;
         for (bp_size r = 0; r < rows; r++) BP_NAME(any_affine)(j, at + r * cols, width, k, cols, 1);
@@ -80,7 +80,7 @@ BP_INLINE void BP_NAME(column_line)(BP_REAL *BP_RESTRICT s1, BP_REAL *BP_RESTRIC
 
 static void BP_NAME(column_sums)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) {
+    for (bp_size i = begin; i < end; i++) {
         BP_NORM_ITEM
         const BP_REAL *k = (const BP_REAL *)j->lines + c0;
         BP_REAL s1[BP_NORM_TILE] = {0}, s2[BP_NORM_TILE] = {0};
@@ -137,7 +137,7 @@ static void BP_NAME(column_merge_sums)(void *job, bp_size begin, bp_size end) {
 
 static void BP_NAME(column_slopes)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) {
+    for (bp_size i = begin; i < end; i++) {
         BP_NORM_ITEM
         const BP_REAL *k = (const BP_REAL *)j->lines + c0;
         for (bp_size r = 0; r < rows; r++) BP_NAME(any_slopes)(j, at + r * cols, width, k, cols, 1);

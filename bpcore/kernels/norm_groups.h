@@ -4,7 +4,7 @@
 static void BP_NAME(group_forward)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
     const bp_size size = j->width * j->S, groups = j->C / j->width;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) {
+    for (bp_size i = begin; i < end; i++) {
         double all[2] = {0, 0};
         BP_NAME(piece_moments)(all, (const BP_REAL *)j->x + i * size, 1, 0, size);
         BP_NAME(keep)(j, i, all, (double)size);
@@ -19,7 +19,7 @@ static void BP_NAME(group_forward)(void *job, bp_size begin, bp_size end) {
 static void BP_NAME(group_backward)(void *job, bp_size begin, bp_size end) {
     bp_norm *j = job;
     const bp_size size = j->width * j->S, groups = j->C / j->width;
-    for (bp_size i = j->first + begin; i < j->first + end; i++) {
+    for (bp_size i = begin; i < end; i++) {
         const double mean = j->mean[i], rstd = j->rstd[i], low = mean - (BP_REAL)mean;
         double *part = j->part + 2 * i * j->width, s[2] = {0, 0};
         for (bp_size c = 0; c < j->width; c++) {

@@ -26,7 +26,6 @@ typedef struct {
     double *part;                    /* sums of the pieces, two numbers each */
     void *lines;                     /* type *: columns: (BP_NORM_LINES, C S), what affine and dx need */
     bp_size N, C, S, width, step, pieces;
-    bp_size first;                   /* items start here: long work is done a part at a time */
     double eps;
     int clip;                        /* 0: no activation, 1: relu, 2: relu6 */
     int train;                       /* the statistics are those of x, not constants */

@@ -39,6 +39,30 @@ def ours(x, w, b, activation, dy):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", [None, "tanh", "gelu"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_weight_that_lies_transposed(activation, dtype):
+    for rows, k, n in [((5,), 33, 31), ((2, 3), 64, 10), ((0,), 4, 3), ((300,), 70, 130)]:
+        x, w, b, dy = (RNG.standard_normal(s).astype(dtype) for s in [(*rows, k), (n, k), (n,), (*rows, n)])
+        tensors = [bpnn.tensor(a, requires_grad=True) for a in (x, w.T.copy(), b)]
+        y = F.linear(*tensors, activation, transposed=True)
+        y.backward(bpnn.from_numpy(dy))
+        assert tensors[1].grad.is_contiguous()
+        expected_y, dx, dw, db = reference(x, w, b, activation, dy)
+        tolerance = {"rtol": 2e-5, "atol": 1e-4} if dtype == np.float32 else {"rtol": 1e-11, "atol": 1e-11}
+        for got, expected in zip((y.detach(), *(t.grad for t in tensors)), (expected_y, dx, dw.T, db), strict=True):
+            np.testing.assert_allclose(got.numpy(), expected, **tolerance)
+
+
+def test_errors_of_a_transposed_weight():
+    with pytest.raises(RuntimeError, match=r"input: expected shape \(\*, 3\)"):
+        F.linear(bpnn.zeros(2, 4), bpnn.zeros(3, 4), transposed=True)
+    with pytest.raises(RuntimeError, match=r"bias: expected shape \(4,\)"):
+        F.linear(bpnn.zeros(2, 3), bpnn.zeros(3, 4), bpnn.zeros(3), transposed=True)
+    with pytest.raises(RuntimeError, match=r"weight: expected shape \(in_features, out_features\)"):
+        F.linear(bpnn.zeros(2, 3), bpnn.zeros(3), transposed=True)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("rows", [(1,), (31,), (32,), (33,), (2, 3), (), (0,)])
 def test_forward_and_gradients(activation, dtype, rows):

@@ -1,9 +1,37 @@
 """Starting values for weights. Each function fills a tensor in place, untaped, and returns it."""
+import contextlib
+import contextvars
+import functools
 import math
 
 import numpy
 
 from bpcore.random import generator as numpy_generator
+
+_skipped = contextvars.ContextVar("_skipped", default=False)
+
+
+@contextlib.contextmanager
+def skip_init():
+    """Inside, the functions of this page leave tensors as they are: for networks whose weights come from a file.
+
+    >>> from bpnn import nn
+    >>> with nn.init.skip_init():
+    ...     layer = nn.Linear(1000, 1000)               # no random numbers are drawn
+    """
+    token = _skipped.set(True)
+    try:
+        yield
+    finally:
+        _skipped.reset(token)
+
+
+def _start(function):
+    """A function of this page: does nothing within `skip_init`."""
+    @functools.wraps(function)
+    def start(tensor, *args, **keywords):
+        return tensor if _skipped.get() else function(tensor, *args, **keywords)
+    return start
 
 
 def _fill(tensor, values):
@@ -50,16 +78,19 @@ def _fan(tensor, mode):
     return _fans(tensor)[mode == "fan_out"]
 
 
+@_start
 def uniform_(tensor, a=0.0, b=1.0, generator=None):
     """Uniform in [a, b)."""
     return _fill(tensor, numpy_generator(generator).random(tensor.shape, _width(tensor)) * (b - a) + a)
 
 
+@_start
 def normal_(tensor, mean=0.0, std=1.0, generator=None):
     """Normal of the given mean and standard deviation."""
     return _fill(tensor, numpy_generator(generator).standard_normal(tensor.shape, _width(tensor)) * std + mean)
 
 
+@_start
 def trunc_normal_(tensor, mean=0.0, std=1.0, a=-2.0, b=2.0, generator=None):
     """Normal, drawn again wherever it falls outside [a, b]."""
     if a >= b:
@@ -76,21 +107,25 @@ def trunc_normal_(tensor, mean=0.0, std=1.0, a=-2.0, b=2.0, generator=None):
     return _fill(tensor, values)
 
 
+@_start
 def constant_(tensor, val):
     """`val` everywhere."""
     return _fill(tensor, val)
 
 
+@_start
 def ones_(tensor):
     """Ones."""
     return _fill(tensor, 1)
 
 
+@_start
 def zeros_(tensor):
     """Zeros."""
     return _fill(tensor, 0)
 
 
+@_start
 def eye_(tensor):
     """The identity matrix."""
     if tensor.ndim != 2:
@@ -125,6 +160,7 @@ def classic_normal_(tensor, generator=None):
     return normal_(tensor, 0.0, 1 / math.sqrt(_fan(tensor, "fan_in")), generator)
 
 
+@_start
 def orthogonal_(tensor, gain=1.0, generator=None):
     """A (semi-)orthogonal matrix times `gain`, the axes after the first flattened. Saxe et al. 2014."""
     if tensor.ndim < 2:
@@ -138,6 +174,7 @@ def orthogonal_(tensor, gain=1.0, generator=None):
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
+@_start
 def sparse_(tensor, sparsity, std=0.01, generator=None):
     """Normal, with the fraction `sparsity` of each column zero. Martens 2010."""
     if tensor.ndim != 2:

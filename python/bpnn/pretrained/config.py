@@ -49,11 +49,13 @@ class PretrainedConfig:
     """The base of models' configurations: fields are keys of `config.json`; keys that are no fields are kept in `extra`.
 
     model_type: the file's name of the architecture. renamed: other names of fields, such as GPT-2's {"n_embd": "hidden_size"};
-    they are read, can be asked for as attributes, and are what is written where the file had them.
+    they are read, can be asked for as attributes, and are what is written where the file had them. aliases: more names that are
+    read and can be asked for, and are not written.
     """
 
     model_type: ClassVar[str] = ""
     renamed: ClassVar[Mapping[str, str]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -73,7 +75,7 @@ class PretrainedConfig:
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {} if cls.model_type else {"model_type": found} if found else {}
         for key, value in content.items():
-            name = cls.renamed.get(key, key)
+            name = cls.renamed.get(key) or cls.aliases.get(key, key)
             if name not in names:
                 extra[key] = value
                 continue
@@ -107,8 +109,9 @@ class PretrainedConfig:
         write_config(folder, self.to_dict())
 
     def __getattr__(self, name: str) -> Any:  # fields are found before this is asked
-        if name in type(self).renamed:
-            return getattr(self, type(self).renamed[name])
+        for table in (type(self).renamed, type(self).aliases):
+            if name in table:
+                return getattr(self, table[name])
         extra = self.__dict__.get("extra", {})
         if name in extra:
             return extra[name]
