@@ -1,0 +1,142 @@
+"""What the Transformer models share: names of activations, attention whose weights are asked for, the losses of the heads."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import bpnn
+from bpnn.nn import functional as F
+
+IGNORED = -100  # the label of what does not count
+
+# From the names in configurations to those of `F.linear(activation=…)`, which computes them with the product.
+ACTIVATIONS = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh", "gelu_accurate": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu",
+    "tanh": "tanh", "sigmoid": "sigmoid", "linear": None,
+}
+
+
+def activation_name(name: str, key: str = "hidden_act") -> str | None:
+    """What `F.linear` calls the activation that a configuration names. Raises `ValueError` naming the configuration's key."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"config: {key}: expected one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def numbers(value: Any, name: str) -> np.ndarray:
+    """A Tensor, an array or nested lists as an array of whole numbers. Raises `TypeError` or `ValueError` naming the argument."""
+    try:
+        array = value.detach().numpy() if isinstance(value, bpnn.Tensor) else np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected rows of one length, got a list of rows of several") from error
+    if array.dtype.kind not in "iu":
+        if array.size:
+            raise TypeError(f"{name}: expected whole numbers, got {array.dtype}")
+        array = array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
+
+
+def in_range(array: np.ndarray, size: int, name: str, what: str) -> np.ndarray:
+    """`array`, where all its numbers are at least 0 and below `size`; else `IndexError` naming the argument and the number."""
+    if array.size and (int(array.min()) < 0 or int(array.max()) >= size):
+        at = tuple(map(int, np.argwhere((array < 0) | (array >= size))[0]))
+        raise IndexError(f"{name}: expected {what} from 0 to {size - 1}, got {array[at]} at {at}")
+    return array
+
+
+# --- attention whose weights are asked for -------------------------------------------------------------------------------------
+
+
+def weigh(query: Any, key: Any, value: Any, seen: Any = None, scale: float | None = None, dropout: float = 0.0) -> tuple[Any, Any]:
+    """`softmax(scale q k^T) v` step by step, and the weights.
+
+    query: (…, H, T, D); key, value: (…, G, S, D), G divides H; values: (…, H, T, D); weights: (…, H, T, S). seen: bool, False hides
+    a key, broadcasts to (…, H, T, S). scale: 1 / sqrt(D) by default. A query that sees no key gets zeros.
+    """
+    heads, groups, width = query.shape[-3], key.shape[-3], query.shape[-1]
+    if heads != groups:
+        key, value = (bpnn.repeat_interleave(x, heads // groups, -3) for x in (key, value))
+    scores = (query * (width**-0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    if seen is not None:
+        seen = np.asarray(seen, bool)
+        low = np.finfo(scores.dtype).min  # and no infinity: a row of them would have no softmax
+        scores = scores + bpnn.from_numpy(np.where(seen, 0, low).astype(scores.dtype))
+    weights = F.softmax(scores, -1)
+    if seen is not None and not seen.any(-1).all():
+        weights = weights * bpnn.from_numpy(seen.any(-1, keepdims=True).astype(scores.dtype))
+    if dropout > 0:
+        weights = F.dropout(weights, dropout)
+    return weights @ value, weights
+
+
+def weighted_values(qkv: Any, reading: Any, layer: int, scale: float, dropout: float = 0.0) -> tuple[Any, Any]:
+    """`weigh` of a decoder's joint projection (B, T, 3, H, D) as its `Reading` says: values (B, T, H, D), weights (B, H, T, S)."""
+    if reading.cu_seqlens is not None:
+        raise ValueError("output_attentions: expected False with cu_seqlens")
+    query, key, value = (qkv.select(-3, i).transpose(-3, -2) for i in range(3))
+    if reading.cache is not None:
+        key, value = reading.cache.update(layer, key, value)
+    keys = np.arange(key.shape[-2])
+    seen = keys <= reading.past + np.arange(query.shape[-2])[:, None]
+    if reading.mask is not None:
+        seen = seen & reading.mask
+    if reading.key_lengths is not None:
+        seen = seen & (keys < np.asarray(reading.key_lengths)[:, None, None, None])
+    values, weights = weigh(query, key, value, seen, scale, dropout)
+    return values.transpose(-3, -2), weights
+
+
+# --- losses --------------------------------------------------------------------------------------------------------------------
+
+
+def target_of(labels: Any, shape: tuple[int, ...], classes: int, name: str = "labels") -> np.ndarray:
+    """Labels as int64. Raises `ValueError` for another shape, `IndexError` for what is neither a class nor -100."""
+    array = numbers(labels, name)
+    if array.shape != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {array.shape}")
+    wrong = (array != IGNORED) & ((array < 0) | (array >= classes))
+    if wrong.any():
+        raise IndexError(f"{name}: expected 0 to {classes - 1}, or {IGNORED} for what does not count, got {array[wrong][0]}")
+    return array
+
+
+def classification_loss(logits: Any, labels: Any, config: Any) -> Any:
+    """The loss of logits (B, C), C = `config.num_labels`, as `config.problem_type` says.
+
+    "regression": mean squared error, labels (B, C), or (B,) for C = 1. "single_label_classification": cross-entropy, labels (B,),
+    integers. "multi_label_classification": binary cross-entropy, labels (B, C). None: regression for C = 1, else single label for
+    integers and multi label for others. Raises `ValueError` and `IndexError` naming `labels`.
+    """
+    count = config.num_labels
+    given = labels.detach().numpy() if isinstance(labels, bpnn.Tensor) else np.asarray(labels)
+    kind = config.problem_type
+    if kind is None:
+        kind = "regression" if count == 1 else "single_label_classification" if given.dtype.kind in "iu" else "multi_label_classification"
+    if kind == "single_label_classification":
+        target = target_of(given.reshape(-1), logits.shape[:1], count)
+        return F.cross_entropy(logits, bpnn.from_numpy(target), ignore_index=IGNORED)
+    if kind not in ("regression", "multi_label_classification"):
+        raise ValueError(
+            "config: problem_type: expected regression, single_label_classification or multi_label_classification, "
+            f"got {kind!r}"
+        )
+    if given.shape != tuple(logits.shape) and not (count == 1 and given.size == logits.shape[0]):
+        raise ValueError(f"labels: expected shape {tuple(logits.shape)}, got {given.shape}")
+    wanted = bpnn.from_numpy(np.ascontiguousarray(given.reshape(logits.shape), dtype=logits.dtype))
+    return F.mse_loss(logits, wanted) if kind == "regression" else F.binary_cross_entropy_with_logits(logits, wanted)
+
+
+def span_loss(start_logits: Any, end_logits: Any, start_positions: Any, end_positions: Any) -> Any:
+    """Question answering: the mean of the cross-entropies of first and last token; logits (B, T), positions (B,).
+
+    Positions behind the text do not count, negative ones count as 0.
+    """
+    length, losses = start_logits.shape[1], []
+    for name, logits, given in (("start_positions", start_logits, start_positions), ("end_positions", end_logits, end_positions)):
+        places = numbers(given, name).reshape(-1)
+        if places.shape != tuple(logits.shape[:1]):
+            raise ValueError(f"{name}: expected shape {tuple(logits.shape[:1])}, got {numbers(given, name).shape}")
+        losses.append(F.cross_entropy(logits, bpnn.from_numpy(places.clip(0, length)), ignore_index=length))
+    return (losses[0] + losses[1]) / 2
