@@ -39,6 +39,17 @@ def ours(x, w, b, activation, dy):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [(1,), (31,), (32,), (33,), (2, 3), (), (0,)])
+def test_forward_and_gradients(activation, dtype, rows):
+    for k, n in [(1, 1), (33, 31), (31, 33), (64, 10)]:
+        x, w, b, dy = (RNG.standard_normal(s).astype(dtype) for s in [(*rows, k), (n, k), (n,), (*rows, n)])
+        tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == np.float32 else {"rtol": 1e-11, "atol": 1e-12}
+        for got, expected in zip(ours(x, w, b, activation, dy), reference(x, w, b, activation, dy), strict=True):
+            assert got.dtype == dtype and got.shape == expected.shape
+            np.testing.assert_allclose(got, expected, **tolerance)
+
+
 @pytest.mark.parametrize("activation", [None, "tanh", "gelu"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_weight_that_lies_transposed(activation, dtype):
@@ -61,17 +72,6 @@ def test_errors_of_a_transposed_weight():
         F.linear(bpnn.zeros(2, 3), bpnn.zeros(3, 4), bpnn.zeros(3), transposed=True)
     with pytest.raises(RuntimeError, match=r"weight: expected shape \(in_features, out_features\)"):
         F.linear(bpnn.zeros(2, 3), bpnn.zeros(3), transposed=True)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rows", [(1,), (31,), (32,), (33,), (2, 3), (), (0,)])
-def test_forward_and_gradients(activation, dtype, rows):
-    for k, n in [(1, 1), (33, 31), (31, 33), (64, 10)]:
-        x, w, b, dy = (RNG.standard_normal(s).astype(dtype) for s in [(*rows, k), (n, k), (n,), (*rows, n)])
-        tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == np.float32 else {"rtol": 1e-11, "atol": 1e-12}
-        for got, expected in zip(ours(x, w, b, activation, dy), reference(x, w, b, activation, dy), strict=True):
-            assert got.dtype == dtype and got.shape == expected.shape
-            np.testing.assert_allclose(got, expected, **tolerance)
 
 
 def test_strided_arguments():
