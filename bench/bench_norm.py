@@ -42,6 +42,24 @@ def root_mean_square(lib, F, x, w, b):
     return F.rms_norm(x, x.shape[-1:], w)
 
 
+def residual_rows(lib, F, x, w, b, r):
+    s = x + r
+    return F.layer_norm(s, s.shape[-1:], w, b), s
+
+
+def residual_root_mean_square(lib, F, x, w, b, r):
+    s = x + r
+    return F.rms_norm(s, s.shape[-1:], w), s
+
+
+def fused_residual_rows(lib, F, x, w, b, r):
+    return F.layer_norm(x, x.shape[-1:], w, b, residual=r)
+
+
+def fused_residual_root_mean_square(lib, F, x, w, b, r):
+    return F.rms_norm(x, x.shape[-1:], w, residual=r)
+
+
 def groups(lib, F, x, w, b):
     return F.group_norm(x, 32, w, b)
 
@@ -51,7 +69,8 @@ def instances(lib, F, x, w, b):
 
 
 FUNCTIONS = {f.__name__: f for f in (
-    channels, channels_relu, channels_residual_relu, fused_relu, fused_residual_relu, rows, root_mean_square, groups, instances,
+    channels, channels_relu, channels_residual_relu, fused_relu, fused_residual_relu, rows, root_mean_square,
+    residual_rows, residual_root_mean_square, fused_residual_rows, fused_residual_root_mean_square, groups, instances,
 )}
 
 # name → (shape of x, arrays of its size that a step must read and write, composed form, fused form or None, bar)
@@ -65,6 +84,11 @@ CASES = {
     "layer_norm 1024×768": ((1024, 768), 5, "rows", None, 1.2),
     "layer_norm 4096×64": ((4096, 64), 5, "rows", None, 1.2),
     "rms_norm 1024×768": ((1024, 768), 5, "root_mean_square", None, 1.2),
+    "residual + layer_norm 1024×768": ((1024, 768), 8, "residual_rows", "fused_residual_rows", 1.2),
+    "residual + layer_norm 4096×64": ((4096, 64), 8, "residual_rows", "fused_residual_rows", 1.2),
+    "residual + rms_norm 1024×768": (
+        (1024, 768), 8, "residual_root_mean_square", "fused_residual_root_mean_square", 1.2
+    ),
     "group_norm 16×64×32×32, 32 groups": ((16, 64, 32, 32), 5, "groups", None, 1.2),
     "instance_norm 16×64×32×32": ((16, 64, 32, 32), 5, "instances", None, 1.2),
 }
@@ -76,20 +100,23 @@ def norm_job(lib, inputs, form, place=same, compiled=same):
     dy = tensors.pop("dy")
     tensors = [tensor.requires_grad_() for tensor in tensors.values()]
     call = compiled(partial(FUNCTIONS[form], lib, lib.nn.functional))
-    if compiled is not same:
-        compiled_by(lambda: call(*tensors).backward(dy))
 
     def step():
         for tensor in tensors:
             tensor.grad = None
         y = call(*tensors)
-        y.backward(dy)
-        return y
+        outputs = y if isinstance(y, tuple) else (y,)
+        lib.autograd.backward(outputs, (dy,) * len(outputs))
+        return outputs
 
-    def result(y):
+    if compiled is not same:
+        compiled_by(step)
+
+    def result(outputs):
         # Mean squares of gradients: where z is about 1e-9, relu may pass a gradient on in one library and not in the other.
         gradients = {f"d{i}": tensor.grad for i, tensor in enumerate(tensors) if tensor.grad is not None}
-        return {key: np.square(g.numpy(), dtype=np.float64).mean() for key, g in gradients.items()} | {"y": y.detach().numpy()}
+        values = {f"y{i}": y.detach().numpy() for i, y in enumerate(outputs)}
+        return {key: np.square(g.numpy(), dtype=np.float64).mean() for key, g in gradients.items()} | values
 
     return Job(step, result)
 

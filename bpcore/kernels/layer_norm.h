@@ -3,7 +3,10 @@
  *     g = dy w,   dx = rstd (g - mean(g) - h mean(g h)),   dw = sum(dy h), db = sum(dy) over rows;     there without mean(g)
  *
  * A row is read from memory once and then again from the first cache. Its mean is summed relative to its first element, and used as
- * m = (T)mean; what that rounds away goes into the offset o of h = (x - m) rstd + o. For dw and db each row adds to the sums of its piece of rows as it passes. */
+ * m = (T)mean; what that rounds away goes into the offset o of h = (x - m) rstd + o. For dw and db each row adds to the sums of its
+ * piece of rows as it passes.
+ *
+ * With a residual r the normalized rows are s = x + r: forward writes them too, and backward reads s as its x and adds ds to dx. */
 
 #define BP_ROWS_CHUNK 2048 /* elements summed in the type of x before the sum goes into a double */
 #define BP_ROWS_BLOCK 64   /* rows whose dw and db are summed before they go into the piece's */
@@ -38,11 +41,20 @@ BP_INLINE void BP_NAME(row_affine)(BP_REAL *BP_RESTRICT y, const BP_REAL *BP_RES
     }
 }
 
+BP_INLINE void BP_NAME(row_add)(BP_REAL *BP_RESTRICT s, const BP_REAL *x, const BP_REAL *r, bp_size n) {
+    BP_SIMD for (bp_size i = 0; i < n; i++) s[i] = x[i] + r[i];
+}
+
 static void BP_NAME(forward)(void *job, bp_size begin, bp_size end) {
     const bp_layer_norm *j = job;
     const bp_size n = j->cols;
-    for (bp_size row = j->first + begin; row < j->first + end; row++) {
+    for (bp_size row = begin; row < end; row++) {
         const BP_REAL *x = (const BP_REAL *)j->x + row * n;
+        if (j->sum) {
+            BP_REAL *s = (BP_REAL *)j->sum + row * n;
+            BP_NAME(row_add)(s, x, (const BP_REAL *)j->residual + row * n, n);
+            x = s;
+        }
         const double mean = j->mean ? x[0] + BP_NAME(row_total)(x, n, x[0], 0) / n : 0;
         const BP_REAL m = (BP_REAL)mean;
         const double low = mean - m, var = BP_NAME(row_total)(x, n, m, 1) / n - low * low;
@@ -55,7 +67,7 @@ static void BP_NAME(forward)(void *job, bp_size begin, bp_size end) {
 
 /* What backward knows of a row. */
 typedef struct {
-    const BP_REAL *dy, *x;
+    const BP_REAL *dy, *x, *ds;
     BP_REAL *dx;
     BP_REAL m, r, o;
     double s1, s2; /* sum(g), sum(g h) */
@@ -65,6 +77,7 @@ BP_INLINE void BP_NAME(row_start)(BP_NAME(row) *a, const bp_layer_norm *j, bp_si
     const double mean = j->mean ? j->mean[row] : 0, rstd = j->rstd[row];
     a->dy = (const BP_REAL *)j->dy + row * j->cols;
     a->x = (const BP_REAL *)j->x + row * j->cols;
+    a->ds = j->ds ? (const BP_REAL *)j->ds + row * j->cols : NULL;
     a->dx = j->out ? (BP_REAL *)j->out + row * j->cols : NULL;
     a->m = (BP_REAL)mean;
     a->r = (BP_REAL)rstd;
@@ -105,10 +118,14 @@ BP_INLINE void BP_NAME(row_sums)(BP_NAME(row) *a, BP_NAME(row) *b, BP_REAL *BP_R
 }
 
 BP_INLINE void BP_NAME(row_slopes)(const BP_NAME(row) *a, const BP_REAL *BP_RESTRICT w, bp_size n, int center) {
-    const BP_REAL *BP_RESTRICT x = a->x, *BP_RESTRICT dy = a->dy;
+    const BP_REAL *BP_RESTRICT x = a->x, *BP_RESTRICT dy = a->dy, *BP_RESTRICT ds = a->ds;
     BP_REAL *BP_RESTRICT dx = a->dx;
     const BP_REAL m = a->m, r = a->r, o = a->o, c = (BP_REAL)(a->s2 / n), d = center ? (BP_REAL)(a->s1 / n) : 0;
-    if (w) {
+    if (w && ds) {
+        BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = (dy[i] * w[i] - d - ((x[i] - m) * r + o) * c) * r + ds[i];
+    } else if (ds) {
+        BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = (dy[i] - d - ((x[i] - m) * r + o) * c) * r + ds[i];
+    } else if (w) {
         BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = (dy[i] * w[i] - d - ((x[i] - m) * r + o) * c) * r;
     } else {
         BP_SIMD for (bp_size i = 0; i < n; i++) dx[i] = (dy[i] - d - ((x[i] - m) * r + o) * c) * r;
@@ -147,7 +164,7 @@ BP_INLINE void BP_NAME(two_rows)(const bp_layer_norm *j, bp_size row, int other,
 static void BP_NAME(backward)(void *job, bp_size begin, bp_size end) {
     const bp_layer_norm *j = job;
     const bp_size n = j->cols;
-    for (bp_size p = j->first + begin; p < j->first + end; p++) {
+    for (bp_size p = begin; p < end; p++) {
         const bp_size last = (p + 1) * j->piece < j->rows ? (p + 1) * j->piece : j->rows;
         BP_REAL *total = j->part ? (BP_REAL *)j->part + 4 * p * n : NULL, *block = total ? total + 2 * n : NULL;
         if (total) memset(total, 0, 2 * n * sizeof *total);

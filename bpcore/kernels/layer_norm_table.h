@@ -14,13 +14,14 @@ typedef ptrdiff_t bp_size;
 /* x (rows, cols). `type *` stands for float or double. */
 typedef struct {
     void *out;                      /* type *: y, or dx or NULL */
-    const void *x, *dy;             /* type * */
+    void *sum;                      /* type *: forward writes x + residual here and normalizes that; NULL: no residual */
+    const void *x, *residual, *dy;  /* type *: residual is NULL where sum is */
+    const void *ds;                 /* type *: backward adds it to dx; NULL: 0 */
     const void *weight, *bias;      /* type *: (cols), or NULL for 1 and 0 */
     void *dw, *db;                  /* type *: (cols), or NULL */
     double *mean, *rstd;            /* (rows); mean is NULL for the root mean square */
     void *part;                     /* type *: (pieces, 4, cols): sums for dw and db, and of the rows at work; NULL: not asked for */
     bp_size rows, cols, piece;      /* rows that are summed together */
-    bp_size first;                  /* items start here: long work is done a part at a time */
     double eps;
 } bp_layer_norm;
 

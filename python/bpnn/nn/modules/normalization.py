@@ -32,10 +32,10 @@ class LayerNorm(Module):
         """Weight 1, bias 0."""
         _reset(self.weight, self.bias)
 
-    def forward(self, input):
-        """The normalized input."""
+    def forward(self, input, residual=None):
+        """The normalized input; with a residual the pair of `input + residual` normalized and that sum itself."""
         parameters = self._parameters
-        return F.layer_norm(input, self.normalized_shape, parameters["weight"], parameters["bias"], self.eps)
+        return F.layer_norm(input, self.normalized_shape, parameters["weight"], parameters["bias"], self.eps, residual=residual)
 
     def extra_repr(self):
         """The arguments."""
@@ -60,9 +60,9 @@ class RMSNorm(Module):
         """Weight 1."""
         _reset(self.weight)
 
-    def forward(self, x):
-        """The normalized input."""
-        return F.rms_norm(x, self.normalized_shape, self._parameters["weight"], self.eps)
+    def forward(self, x, residual=None):
+        """The normalized input; with a residual the pair of `x + residual` normalized and that sum itself."""
+        return F.rms_norm(x, self.normalized_shape, self._parameters["weight"], self.eps, residual=residual)
 
     def extra_repr(self):
         """The arguments."""
