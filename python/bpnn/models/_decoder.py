@@ -1,0 +1,174 @@
+"""What the decoders share: checked tokens, which keys a token sees, the loss of the next token."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import bpnn
+from bpnn.nn import functional as F
+
+from ._cache import KeyValueCache
+
+IGNORED = -100  # the label of a token that does not count
+
+
+def numbers(value: Any, name: str) -> np.ndarray:
+    """A Tensor, an array or nested lists as an array of whole numbers. Raises `TypeError` naming the argument."""
+    array = value.numpy() if isinstance(value, bpnn.Tensor) else np.asarray(value)
+    if array.dtype.kind not in "iu":
+        if array.size:
+            raise TypeError(f"{name}: expected whole numbers, got {array.dtype}")
+        array = array.astype(np.int64)
+    return array
+
+
+def token_numbers(value: Any, vocabulary: int, name: str = "input_ids") -> np.ndarray:
+    """`input_ids` as an array of int64 (…, T). Raises `IndexError` for a number that is not in the vocabulary."""
+    array = numbers(value, name)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{name}: expected shape (B, T), got {array.shape}")
+    if array.size:
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= vocabulary:
+            at = np.argwhere((array < 0) | (array >= vocabulary))[0]
+            found = array[tuple(at)]
+            raise IndexError(f"{name}: expected tokens from 0 to {vocabulary - 1}, got {found} at {tuple(map(int, at))}")
+    return array.astype(np.int64, copy=False)
+
+
+@dataclass
+class Reading:
+    """How the tokens of a call are laid out: where they stand, what each of them sees, and the cache behind them.
+
+    positions: (T,) or (B, T). A query sees keys up to itself; fewer with `mask` ((B, 1, T, S), bool), `key_lengths` (B) or
+    `cu_seqlens` (rows of several texts one after the other, without padding).
+    """
+
+    positions: np.ndarray
+    past: int = 0
+    mask: np.ndarray | None = None
+    key_lengths: np.ndarray | None = None
+    cu_seqlens: np.ndarray | None = None
+    cache: KeyValueCache | None = None
+
+    def attend(self, query: Any, key: Any, value: Any, *, layer: int, dropout: float = 0.0, scale: float | None = None,
+               window: int | None = None) -> Any:
+        """Causal attention of query (B, T, H, D) to key and value (B, T, G, D) and what the cache holds; (B, T, H, D).
+
+        With `cu_seqlens` there is no axis B.
+        """
+        if self.cu_seqlens is not None:
+            return F.varlen_attention(query, key, value, self.cu_seqlens, is_causal=True, scale=scale, dropout_p=dropout, window=window)
+        query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
+        if self.cache is not None:
+            key, value = self.cache.update(layer, key, value)
+        # One new token sees everything: without the comparison of positions.
+        causal = query.shape[-2] > 1 or window is not None
+        return F.scaled_dot_product_attention(
+            query, key, value, None if self.mask is None else bpnn.from_numpy(self.mask), dropout_p=dropout, is_causal=causal,
+            scale=scale, enable_gqa=True, key_lengths=self.key_lengths, window=window, query_offset=self.past,
+        ).transpose(-3, -2)
+
+
+def read(
+    tokens: np.ndarray, attention_mask: Any = None, position_ids: Any = None, cache: KeyValueCache | None = None,
+    cu_seqlens: Any = None, context: int | None = None,
+) -> Reading:
+    """The layout of tokens (B, T), or (N,) with `cu_seqlens`.
+
+    attention_mask: (B, S), 0 for padding, S the length of the cache and of the tokens together. context: the most positions that
+    there are (None: no limit). Raises `ValueError` naming the argument that does not fit.
+    """
+    length, past = tokens.shape[-1], 0 if cache is None else cache.length
+    if cu_seqlens is not None:
+        return _packed(tokens, attention_mask, position_ids, cache, numbers(cu_seqlens, "cu_seqlens"), context)
+    if tokens.ndim != 2:
+        raise ValueError(f"input_ids: expected shape (B, T), got {tokens.shape}; (N,) goes with cu_seqlens")
+    if context is not None and past + length > context and position_ids is None:
+        raise ValueError(f"input_ids: expected at most {context} tokens (max_position_embeddings), got {past + length}")
+    positions = np.arange(past, past + length) if position_ids is None else _positions(position_ids, tokens.shape, context)
+    reading = Reading(positions, past, cache=cache)
+    if attention_mask is not None:
+        _hide(reading, attention_mask, tokens.shape, past)
+    return reading
+
+
+def _positions(position_ids: Any, shape: tuple[int, ...], context: int | None) -> np.ndarray:
+    positions = numbers(position_ids, "position_ids").astype(np.int64, copy=False)
+    if positions.shape not in (shape, (1, *shape[1:]), shape[-1:]):
+        raise ValueError(f"position_ids: expected shape {shape}, got {positions.shape}")
+    if positions.size and (positions.min() < 0 or (context is not None and positions.max() >= context)):
+        raise ValueError(f"position_ids: expected 0 to {(context or 0) - 1} (max_position_embeddings), got {positions.min()} to {positions.max()}")
+    return positions[0] if positions.ndim == 2 and len(positions) == 1 else positions
+
+
+def _hide(reading: Reading, attention_mask: Any, shape: tuple[int, ...], past: int) -> None:
+    """Take in the mask of padding: lengths where the padding is at the ends, else a mask."""
+    given = attention_mask.numpy() if isinstance(attention_mask, bpnn.Tensor) else np.asarray(attention_mask)
+    full = (shape[0], past + shape[1])
+    if given.ndim == 4:
+        if given.dtype != bool:
+            raise TypeError(f"attention_mask: expected bool for a mask of four axes, got {given.dtype}")
+        reading.mask = given
+        return
+    if given.shape != full:
+        raise ValueError(f"attention_mask: expected shape {full}, got {given.shape}")
+    real = given != 0
+    if real.all():
+        return
+    lengths = real.sum(-1)
+    if (real == (np.arange(full[1]) < lengths[:, None])).all():
+        reading.key_lengths = lengths
+    else:
+        reading.mask = real[:, None, None, :]
+
+
+def _packed(
+    tokens: np.ndarray, attention_mask: Any, position_ids: Any, cache: KeyValueCache | None, starts: np.ndarray,
+    context: int | None,
+) -> Reading:
+    if tokens.ndim != 1:
+        raise ValueError(f"input_ids: expected shape (N,) with cu_seqlens, got {tokens.shape}")
+    if attention_mask is not None or cache is not None:
+        raise ValueError("attention_mask, past_key_values: expected None with cu_seqlens")
+    if starts.ndim != 1 or starts.size < 1 or starts[0] != 0 or starts[-1] != len(tokens) or (np.diff(starts) < 0).any():
+        raise ValueError(f"cu_seqlens: expected numbers from 0 to {len(tokens)} that do not fall, got {starts.tolist()}")
+    lengths = np.diff(starts)
+    if context is not None and position_ids is None and lengths.size and lengths.max() > context:
+        raise ValueError(f"cu_seqlens: expected at most {context} tokens a text (max_position_embeddings), got {lengths.max()}")
+    if position_ids is None:
+        positions = np.arange(len(tokens)) - np.repeat(starts[:-1], lengths)
+    else:
+        positions = _positions(position_ids, tokens.shape, context)
+    return Reading(positions, cu_seqlens=starts)
+
+
+def next_tokens(labels: Any, shape: tuple[int, ...], vocabulary: int, cu_seqlens: Any = None) -> np.ndarray:
+    """Labels moved one place to the left: each place's next token; the last place of a text has none (-100).
+
+    Raises `ValueError` for another shape, `IndexError` for a label that is neither a token nor -100.
+    """
+    given = numbers(labels, "labels")
+    if given.shape != tuple(shape):
+        raise ValueError(f"labels: expected shape {tuple(shape)}, got {given.shape}")
+    wrong = (given != IGNORED) & ((given < 0) | (given >= vocabulary))
+    if wrong.any():
+        raise IndexError(f"labels: expected tokens from 0 to {vocabulary - 1} or {IGNORED}, got {given[wrong][0]}")
+    target = np.full(given.shape, IGNORED, np.int64)
+    target[..., :-1] = given[..., 1:]
+    if cu_seqlens is not None:
+        starts = numbers(cu_seqlens, "cu_seqlens")
+        target[starts[1:][np.diff(starts) > 0] - 1] = IGNORED
+    return target
+
+
+def last_places(tokens: np.ndarray, pad_token_id: int | None) -> np.ndarray:
+    """The place of the last token of each row that is no padding: what a classifier on top of a decoder looks at."""
+    if pad_token_id is None:
+        if len(tokens) != 1:
+            raise ValueError(f"input_ids: expected one text, as the configuration has no pad_token_id, got {len(tokens)}")
+        return np.array([tokens.shape[1] - 1])
+    real = tokens != pad_token_id
+    return np.where(real, np.arange(tokens.shape[1]), 0).argmax(-1)

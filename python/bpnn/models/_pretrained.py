@@ -1,0 +1,228 @@
+"""What every pretrained architecture shares: configuration, files in and out, starting values.
+
+    class GPT2LMHeadModel(PreTrainedModel):
+        config_class = GPT2Config               # a dataclass with the keys of config.json
+        base_model_prefix = "transformer"       # files of the bare model lack it, files of models with a head have it
+        heads = ("lm_head.*",)                  # names outside the base model: may be missing in a file, or too much
+        ignored = ("*.attn.bias",)              # names that old files have and nobody needs
+
+Parameters carry the names and shapes that they have in Hugging Face's files.
+"""
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+import bpnn
+from bpnn import nn
+from bpnn.nn import init
+from bpnn.pretrained import PretrainedConfig, Weights, load_into, open_pretrained, save_weights
+
+
+@dataclass(kw_only=True)
+class ModelConfig(PretrainedConfig):
+    """Keys of `config.json` that all architectures have."""
+
+    architectures: list[str] | None = None
+    id2label: dict[str, Any] | None = None
+    label2id: dict[str, Any] | None = None
+    problem_type: str | None = None
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], *, source: str = "config", **changes: Any) -> Self:
+        """As `PretrainedConfig.from_dict`; `num_labels=3` stands for three labels without names."""
+        content = {**config, **changes}
+        count = content.pop("num_labels", None)
+        if count is not None and len(content.get("id2label") or ()) != count:
+            content["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
+            content["label2id"] = {f"LABEL_{i}": i for i in range(count)}
+        return super().from_dict(content, source=source)
+
+    @property
+    def num_labels(self) -> int:
+        """The number of labels that a classifier tells apart; 2 where the file does not say."""
+        return 2 if self.id2label is None else len(self.id2label)
+
+    def label_name(self, index: int) -> str:
+        """The name of a label."""
+        return str((self.id2label or {}).get(str(index), f"LABEL_{index}"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `config.json` holds; what is not known is left out."""
+        own = ("architectures", "id2label", "label2id", "problem_type", "pad_token_id", "bos_token_id", "eos_token_id")
+        return {key: value for key, value in super().to_dict().items() if value is not None or key not in own}
+
+
+class PreTrainedModel(nn.Module):
+    """The base of pretrained models; see the head of this file for what a subclass declares."""
+
+    config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    base_model_prefix: ClassVar[str] = ""
+    heads: ClassVar[Sequence[str]] = ()
+    ignored: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config: expected a {self.config_class.__name__}, got {type(config).__name__}")
+        self.config = config
+        self.stored: dict[str, str] = {}  # the types of the tensors in the file that the model came from
+        self.recompute = False
+
+    # --- what a subclass says ----------------------------------------------------------------------------------------------
+
+    def start(self, module: nn.Module) -> None:
+        """Draw the starting values of one module (not of those inside it); `initializer_range` is the deviation."""
+        deviation = getattr(self.config, "initializer_range", 0.02)
+        if isinstance(module, nn.Embedding):
+            init.normal_(module.weight, 0.0, deviation)
+            if module.padding_idx is not None:
+                with bpnn.no_grad():
+                    module.weight[module.padding_idx] = 0
+        elif isinstance(module, nn.Linear):
+            init.normal_(module.weight, 0.0, deviation)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+            module.reset_parameters()
+
+    @classmethod
+    def file_name(cls, name: str, config: ModelConfig) -> str | None:
+        """The name in files of a parameter, where it is another one; None: it is not written."""
+        return name
+
+    @classmethod
+    def own_name(cls, name: str, config: ModelConfig) -> str | None:
+        """The parameter's name for a name in a file; None: nobody needs it."""
+        return name
+
+    # --- the same for all --------------------------------------------------------------------------------------------------
+
+    def post_init(self) -> None:
+        """The last line of every `__init__`: draw the starting values."""
+        for module in self.modules():
+            self.start(module)
+
+    @property
+    def base_model(self) -> nn.Module:
+        """The model without its head."""
+        return getattr(self, self.base_model_prefix) if self.base_model_prefix in self._modules else self
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the parameters have; tied ones count once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def gradient_checkpointing_enable(self, enable: bool = True) -> None:
+        """Compute the activations of each layer again in backward instead of storing them: less memory, a third more time."""
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel):
+                module.recompute = enable
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Store activations again."""
+        self.gradient_checkpointing_enable(False)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """A model with starting values."""
+        return cls(config)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, config: ModelConfig | None = None, revision: str | None = None,
+        local_files_only: bool | None = None, dtype: Any = None, **changes: Any,
+    ) -> Self:
+        """The model of a Hugging Face folder, a name of the hub, a GGUF file or llama2.c's `.bin`, ready to use (`eval()`).
+
+        config: instead of the file's. changes: keys of the configuration, such as `num_labels=3`. dtype: float32 (the default,
+        whatever the file has) or float64. revision, local_files_only: see `bpnn.pretrained.resolve`.
+
+        A head that the file lacks gets starting values, with a warning that names it; a head that the model lacks is left out.
+        Raises one `RuntimeError` that names the file and every other tensor that is missing, unexpected or has another shape;
+        `ValueError` for another architecture.
+        """
+        source = open_pretrained(name_or_path, revision=revision, local_files_only=local_files_only)
+        if config is None:
+            config = cls.config_class.from_dict(source.config, source=source.path, **changes)
+        elif changes:
+            raise TypeError(f"config: with a configuration given, expected no other keys, got {', '.join(changes)}")
+        with init.skip_init():
+            model = cls(config)
+        if dtype is not None:
+            model.to(dtype)
+        model.load_file(source.weights)
+        return model.eval()
+
+    def load_file(self, weights: Weights) -> None:
+        """Copy a file's tensors into the parameters; see `from_pretrained`."""
+        cls, config = type(self), self.config
+        kinds: dict[str, str] = {}
+
+        def rename(name: str) -> str | None:
+            own = cls.own_name(name, config)
+            if own is not None:
+                kinds[own] = weights.kind(name) if name in weights else ""
+            return own
+
+        prefix = self.base_model_prefix + "." if self.base_model_prefix else ""
+        done = load_into(
+            self, weights, rename=rename, prefixes=[prefix] if prefix else (), ignore=[*self.ignored, *self.heads],
+            optional=self.heads,
+        )
+        modules, missing = dict(self.named_modules()), list(done.missing)
+        if missing:
+            warnings.warn(
+                f"{weights.path}: has no {', '.join(missing)}: new numbers were drawn; train the model before you use it",
+                stacklevel=3,
+            )
+            for name in dict.fromkeys(item.rpartition(".")[0] for item in missing):
+                self.start(modules[name])
+        for name in self.state_dict():
+            for form in (name, prefix + name, name.removeprefix(prefix)):
+                if form in kinds:
+                    self.stored[name] = {"BF16": "bfloat16", "F16": "float16"}.get(kinds[form], "")
+                    break
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, dtype: str | None = None, max_shard_size: int | None = 5_000_000_000,
+    ) -> list[str]:
+        """Write `config.json` and `model.safetensors` as `transformers` reads them; returns the names of the weights' files.
+
+        dtype: "float32", "float16" or "bfloat16" for all tensors. By default a tensor gets the type that it had in its file if
+        that loses nothing, so what was not changed gets the same bytes. max_shard_size: bytes a file.
+        """
+        config = {**self.config.to_dict(), "architectures": [type(self).__name__]}
+        config.pop("torch_dtype", None)
+        kinds: dict[str, str] = {}
+        for name, tensor in self.state_dict().items():
+            kind = dtype or self.stored.get(name) or ""
+            if kind and (dtype or _lossless(tensor.numpy(), kind)):
+                kinds[name] = kind
+        told = set(kinds.values()) if len(kinds) == len(self.state_dict()) else set()
+        config["dtype"] = told.pop() if len(told) == 1 else str(np.dtype(next(iter(self.parameters())).dtype))
+        from bpnn.pretrained import write_config
+
+        files = save_weights(
+            self, folder, rename=lambda name: type(self).file_name(name, self.config), dtype=kinds,
+            max_shard_size=max_shard_size,
+        )
+        write_config(folder, config)
+        return files
+
+
+def _lossless(array: np.ndarray, kind: str) -> bool:
+    """Whether the half type `kind` holds every number of `array`."""
+    if array.dtype != np.float32:
+        return False
+    if kind == "bfloat16":
+        return not (np.ascontiguousarray(array).view(np.uint32) & 0xFFFF).any()
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(array.astype(np.float16).astype(np.float32), array, equal_nan=True))

@@ -1,0 +1,251 @@
+"""GPT-2: a decoder with learned positions and normalization before each part (Radford et al. 2019).
+
+Sizes: B texts of T tokens, H numbers a token in n_head heads, V tokens in the vocabulary; packed texts are N rows without B.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import bpnn
+from bpnn import nn
+from bpnn.nn import functional as F
+from bpnn.nn import init
+from bpnn.utils.checkpoint import checkpoint
+
+from ._cache import KeyValueCache
+from ._decoder import Reading, last_places, next_tokens, read, token_numbers
+from ._layers import activation_name, classification_loss, weighted_values
+from ._outputs import Later, ModelOutput
+from ._pretrained import ModelConfig, PreTrainedModel
+
+
+@dataclass(kw_only=True)
+class GPT2Config(ModelConfig):
+    """The keys of GPT-2's `config.json`; `hidden_size` and other common names are understood too."""
+
+    model_type = "gpt2"
+    aliases: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    }
+
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: str = "gelu_new"
+    resid_pdrop: float = 0.1
+    embd_pdrop: float = 0.1
+    attn_pdrop: float = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = 50256
+    eos_token_id: int | list[int] | None = 50256
+
+
+class Conv1D(nn.Module):
+    """A linear map whose weight lies as in GPT-2's files, (in_features, out_features): `y = x W + b`."""
+
+    def __init__(self, out_features: int, in_features: int):
+        super().__init__()
+        self.weight = nn.Parameter(bpnn.empty(in_features, out_features))
+        self.bias = nn.Parameter(bpnn.empty(out_features))
+
+    def forward(self, x: Any, *, activation: str | None = None) -> Any:
+        """x: (…, in_features); y: (…, out_features)."""
+        return F.linear(x, self.weight, self.bias, activation, transposed=True)
+
+
+class GPT2Attention(nn.Module):
+    def __init__(self, config: GPT2Config, layer: int):
+        super().__init__()
+        if config.n_embd % config.n_head:
+            raise ValueError(f"config: n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
+        self.heads, self.layer = config.n_head, layer
+        self.scale = 1 / math.sqrt(config.n_embd // config.n_head) if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer + 1
+        self.dropout = config.attn_pdrop
+        self.c_attn = Conv1D(3 * config.n_embd, config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+
+    def forward(self, x: Any, reading: Reading, weights: list[Any] | None = None) -> Any:
+        """x: (B, T, H); y: the same. `weights` gets the attention weights (B, n_head, T, S)."""
+        dropout = self.dropout if self.training else 0.0
+        qkv = self.c_attn(x).reshape(*x.shape[:-1], 3, self.heads, -1)
+        if weights is not None:
+            y, found = weighted_values(qkv, reading, self.layer, self.scale, dropout)
+            weights.append(found)
+        elif reading.cache is None:
+            y = F.qkv_attention(
+                qkv, reading.cu_seqlens, attn_mask=None if reading.mask is None else bpnn.from_numpy(reading.mask),
+                dropout_p=dropout, is_causal=True, scale=self.scale, key_lengths=reading.key_lengths,
+            )
+        else:
+            q, k, v = (qkv.select(-3, i) for i in range(3))
+            y = reading.attend(q, k, v, layer=self.layer, dropout=dropout, scale=self.scale)
+        return self.c_proj(y.reshape(x.shape))
+
+
+class GPT2MLP(nn.Module):
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        inner = 4 * config.n_embd if config.n_inner is None else config.n_inner
+        self.activation = activation_name(config.activation_function, "activation_function")
+        self.c_fc = Conv1D(inner, config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, inner)
+
+    def forward(self, x: Any) -> Any:
+        """x, y: (…, H)."""
+        return self.c_proj(self.c_fc(x, activation=self.activation))
+
+
+class GPT2Block(nn.Module):
+    def __init__(self, config: GPT2Config, layer: int):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = GPT2Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = GPT2MLP(config)
+        self.drop = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x: Any, reading: Reading, weights: list[Any] | None = None) -> Any:
+        """x, y: (B, T, H)."""
+        x = x + self.drop(self.attn(self.ln_1(x), reading, weights))
+        return x + self.drop(self.mlp(self.ln_2(x)))
+
+
+class GPT2PreTrainedModel(PreTrainedModel):
+    config_class = GPT2Config
+    base_model_prefix = "transformer"
+    heads = ("lm_head.*", "score.*", "multiple_choice_head.*", "classifier.*", "qa_outputs.*")
+    ignored = ("*attn.bias", "*attn.masked_bias")
+
+    config: GPT2Config
+
+    def start(self, module: nn.Module) -> None:
+        """Normal of deviation `initializer_range`; what adds to the residual stream divided by sqrt(2 n_layer)."""
+        super().start(module)
+        if isinstance(module, Conv1D):
+            init.normal_(module.weight, 0.0, self.config.initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, GPT2Block):
+            for part in (module.attn, module.mlp):
+                part.c_proj.scaled = True
+        if getattr(module, "scaled", False):
+            init.normal_(module.weight, 0.0, self.config.initializer_range / math.sqrt(2 * self.config.n_layer))
+
+
+class GPT2Model(GPT2PreTrainedModel):
+    """GPT-2 without a head: tokens to hidden states.
+
+    `wte.weight` (V, H), `wpe.weight` (n_positions, H), then n_layer blocks and `ln_f`.
+    """
+
+    def __init__(self, config: GPT2Config):
+        super().__init__(config)
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList([GPT2Block(config, i) for i in range(config.n_layer)])
+        self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Any, attention_mask: Any = None, *, position_ids: Any = None, token_type_ids: Any = None,
+        past_key_values: KeyValueCache | None = None, use_cache: bool | None = None, cu_seqlens: Any = None,
+        output_hidden_states: bool = False, output_attentions: bool = False,
+    ) -> ModelOutput:
+        """`last_hidden_state` (B, T, H), and where asked for `past_key_values`, `hidden_states`, `attentions`.
+
+        input_ids: (B, T), or (N,) with `cu_seqlens`, where several texts lie one after the other. attention_mask: (B, T), 0 for
+        padding (with a cache: of everything it holds too). position_ids: 0 … T - 1 by default. use_cache: give back, or go on
+        with, a `KeyValueCache`; without gradients. Raises `IndexError` and `ValueError` naming the argument.
+        """
+        config = self.config
+        tokens = token_numbers(input_ids, config.vocab_size)
+        if use_cache and past_key_values is None:
+            past_key_values = KeyValueCache()
+        reading = read(tokens, attention_mask, position_ids, past_key_values, cu_seqlens, config.n_positions)
+        x = self.wte(bpnn.from_numpy(tokens)) + self.wpe(bpnn.from_numpy(reading.positions))
+        if token_type_ids is not None:
+            x = x + self.wte(bpnn.from_numpy(token_numbers(token_type_ids, config.vocab_size, "token_type_ids")))
+        x = self.drop(x)
+        states: list[Any] = []
+        weights: list[Any] | None = [] if output_attentions else None
+        for block in self.h:
+            states.append(x)
+            x = self.run(block, x, reading, weights)
+        x = self.ln_f(x)
+        if past_key_values is not None:
+            past_key_values.advance(tokens.shape[-1])
+        return ModelOutput(
+            last_hidden_state=x, past_key_values=past_key_values,
+            hidden_states=(*states, x) if output_hidden_states else None,
+            attentions=None if weights is None else tuple(weights),
+        )
+
+    def run(self, block: GPT2Block, *given: Any) -> Any:
+        """One block, whose activations are computed twice instead of stored where `gradient_checkpointing_enable` asked for it."""
+        return checkpoint(block, *given) if self.recompute and self.training else block(*given)
+
+
+class GPT2LMHeadModel(GPT2PreTrainedModel):
+    """GPT-2 that predicts the next token. `lm_head.weight` is `transformer.wte.weight` where `tie_word_embeddings` says so."""
+
+    def __init__(self, config: GPT2Config):
+        super().__init__(config)
+        self.transformer = GPT2Model(config)
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.transformer.wte.weight
+        else:
+            self.start(self.lm_head)
+
+    def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, logits_to_keep: int = 0, **given: Any) -> ModelOutput:
+        """`logits` (B, T, V), with `labels` also the `loss`; other arguments and results as in `GPT2Model`.
+
+        labels: (B, T), usually `input_ids` themselves: place t is to predict label t + 1; -100 does not count. The loss is made in
+        chunks, the logits beside it only when somebody looks at them. logits_to_keep: of so many last tokens only (0: all).
+        """
+        output = self.transformer(input_ids, attention_mask, **given)
+        x = output.last_hidden_state
+        loss = None
+        if labels is not None:
+            target = next_tokens(labels, x.shape[:-1], self.config.vocab_size, given.get("cu_seqlens"))
+            loss = F.linear_cross_entropy(x.reshape(-1, x.shape[-1]), self.lm_head.weight, bpnn.from_numpy(target.reshape(-1)))
+        kept = x[..., -logits_to_keep:, :] if logits_to_keep else x
+        logits = self.lm_head(kept) if loss is None else Later(lambda: self.lm_head(kept))
+        return ModelOutput(
+            loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+
+class GPT2ForSequenceClassification(GPT2PreTrainedModel):
+    """GPT-2 with a linear map of the last token that is no padding (`pad_token_id`) to `num_labels` scores."""
+
+    def __init__(self, config: GPT2Config):
+        super().__init__(config)
+        self.transformer = GPT2Model(config)
+        self.score = nn.Linear(config.n_embd, config.num_labels, bias=False)
+        self.start(self.score)
+
+    def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
+        """`logits` (B, num_labels), with `labels` the `loss` that `problem_type` says: see `classification_loss`."""
+        tokens = token_numbers(input_ids, self.config.vocab_size)
+        output = self.transformer(tokens, attention_mask, **given)
+        x, places = output.last_hidden_state, last_places(tokens, self.config.pad_token_id)
+        logits = self.score(x[bpnn.arange(len(tokens)), bpnn.from_numpy(places)])
+        return ModelOutput(
+            loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits,
+            past_key_values=output.past_key_values, hidden_states=output.hidden_states, attentions=output.attentions,
+        )
