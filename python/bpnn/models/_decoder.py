@@ -10,18 +10,7 @@ import bpnn
 from bpnn.nn import functional as F
 
 from ._cache import KeyValueCache
-
-IGNORED = -100  # the label of a token that does not count
-
-
-def numbers(value: Any, name: str) -> np.ndarray:
-    """A Tensor, an array or nested lists as an array of whole numbers. Raises `TypeError` naming the argument."""
-    array = value.numpy() if isinstance(value, bpnn.Tensor) else np.asarray(value)
-    if array.dtype.kind not in "iu":
-        if array.size:
-            raise TypeError(f"{name}: expected whole numbers, got {array.dtype}")
-        array = array.astype(np.int64)
-    return array
+from ._layers import IGNORED, in_range, numbers, target_of
 
 
 def token_numbers(value: Any, vocabulary: int, name: str = "input_ids") -> np.ndarray:
@@ -29,13 +18,7 @@ def token_numbers(value: Any, vocabulary: int, name: str = "input_ids") -> np.nd
     array = numbers(value, name)
     if array.ndim not in (1, 2):
         raise ValueError(f"{name}: expected shape (B, T), got {array.shape}")
-    if array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= vocabulary:
-            at = np.argwhere((array < 0) | (array >= vocabulary))[0]
-            found = array[tuple(at)]
-            raise IndexError(f"{name}: expected tokens from 0 to {vocabulary - 1}, got {found} at {tuple(map(int, at))}")
-    return array.astype(np.int64, copy=False)
+    return in_range(array, vocabulary, name, "tokens")
 
 
 @dataclass
@@ -96,7 +79,7 @@ def read(
 
 
 def _positions(position_ids: Any, shape: tuple[int, ...], context: int | None) -> np.ndarray:
-    positions = numbers(position_ids, "position_ids").astype(np.int64, copy=False)
+    positions = numbers(position_ids, "position_ids")
     if positions.shape not in (shape, (1, *shape[1:]), shape[-1:]):
         raise ValueError(f"position_ids: expected shape {shape}, got {positions.shape}")
     if positions.size and (positions.min() < 0 or (context is not None and positions.max() >= context)):
@@ -150,12 +133,7 @@ def next_tokens(labels: Any, shape: tuple[int, ...], vocabulary: int, cu_seqlens
 
     Raises `ValueError` for another shape, `IndexError` for a label that is neither a token nor -100.
     """
-    given = numbers(labels, "labels")
-    if given.shape != tuple(shape):
-        raise ValueError(f"labels: expected shape {tuple(shape)}, got {given.shape}")
-    wrong = (given != IGNORED) & ((given < 0) | (given >= vocabulary))
-    if wrong.any():
-        raise IndexError(f"labels: expected tokens from 0 to {vocabulary - 1} or {IGNORED}, got {given[wrong][0]}")
+    given = target_of(labels, shape, vocabulary)
     target = np.full(given.shape, IGNORED, np.int64)
     target[..., :-1] = given[..., 1:]
     if cu_seqlens is not None:
