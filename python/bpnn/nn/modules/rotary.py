@@ -8,8 +8,8 @@ from bpnn.nn.modules.module import Module
 from bpcore.tensor import from_array
 
 
-def rotary_frequencies(dim, theta=10000.0, scaling=None, max_position_embeddings=2048, length=None):
-    """How far each pair of elements turns from one position to the next, an array (dim / 2,) of float32.
+def rotary_frequencies(dim, theta=10000.0, scaling=None, max_position_embeddings=2048, length=None, dtype=np.float32):
+    """How far each pair of elements turns from one position to the next, an array (dim / 2,).
 
     `theta^(-2i/dim)`, changed by `scaling`, a dictionary with Hugging Face's keys (`rope_scaling` in config.json; its `rope_type`
     or `type` says which):
@@ -21,7 +21,7 @@ def rotary_frequencies(dim, theta=10000.0, scaling=None, max_position_embeddings
         llama3      wavelengths above `original_max_position_embeddings / low_freq_factor` are stretched by `factor`, those below
                     `… / high_freq_factor` stay, between the two the factor changes smoothly
 
-    Computed in float32 throughout, as `transformers` does. Raises `ValueError` for an unknown type or a key that is missing.
+    Computed in `dtype` throughout: float32 gives the numbers of `transformers`. Raises `ValueError` for an unknown type or a key that is missing.
     """
     if dim < 2 or dim % 2:
         raise ValueError(f"dim: expected an even number, 2 or more, got {dim}")
@@ -39,10 +39,11 @@ def rotary_frequencies(dim, theta=10000.0, scaling=None, max_position_embeddings
     if kind == "dynamic":
         ratio = max(length or 0, max_position_embeddings) / max_position_embeddings
         theta = theta * (scaling["factor"] * ratio - (scaling["factor"] - 1)) ** (dim / (dim - 2))
-    exponents = np.arange(0, dim, 2).astype(np.float32) / np.float32(dim)
-    frequencies = np.float32(1) / (float(theta) ** exponents.astype(np.float64)).astype(np.float32)
+    real = np.dtype(dtype).type
+    exponents = np.arange(0, dim, 2).astype(real) / real(dim)
+    frequencies = real(1) / (float(theta) ** exponents.astype(np.float64)).astype(real)
     if kind == "linear":
-        return frequencies / np.float32(scaling["factor"])
+        return frequencies / real(scaling["factor"])
     if kind == "llama3":
         return _stretched(frequencies, *(scaling[key] for key in required[kind]))
     return frequencies
@@ -50,18 +51,20 @@ def rotary_frequencies(dim, theta=10000.0, scaling=None, max_position_embeddings
 
 def _stretched(frequencies, factor, low, high, original):
     """LLaMA 3's: by how often a pair turns within the original context."""
-    wavelengths = np.float32(2 * math.pi) / frequencies
-    slow = frequencies / np.float32(factor)
-    share = (np.float32(original) / wavelengths - np.float32(low)) / np.float32(high - low)
+    real = frequencies.dtype.type
+    wavelengths = real(2 * math.pi) / frequencies
+    slow = frequencies / real(factor)
+    share = (real(original) / wavelengths - real(low)) / real(high - low)
     between = (1 - share) * slow + share * frequencies
     return np.where(wavelengths > original / low, slow, np.where(wavelengths < original / high, frequencies, between))
 
 
 def rotary_tables(frequencies, length, dtype=None):
     """cos and sin of all angles of the positions below `length`: two Tensors (length, dim / 2) for `F.rotary_embedding`."""
-    angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
+    real = frequencies.dtype
+    angles = np.arange(length, dtype=real)[:, None] * frequencies
     # Through float64: rounded correctly, whatever processor.
-    return tuple(from_array(f(angles.astype(np.float64)).astype(np.float32).astype(dtype or np.float32)) for f in (np.cos, np.sin))
+    return tuple(from_array(f(angles.astype(np.float64)).astype(real).astype(dtype or np.float32)) for f in (np.cos, np.sin))
 
 
 class RotaryEmbedding(Module):
@@ -91,7 +94,8 @@ class RotaryEmbedding(Module):
         if key not in self._tables or self._tables[key][0].shape[0] < length:
             if dynamic:
                 self._tables.clear()           # one for each length would be many
-            frequencies = rotary_frequencies(self.dim, self.theta, self.scaling, self.max_position_embeddings, length)
+            real = np.float64 if np.dtype(dtype) == np.float64 else np.float32
+            frequencies = rotary_frequencies(self.dim, self.theta, self.scaling, self.max_position_embeddings, length, real)
             rows = length if dynamic else max(64, 1 << (length - 1).bit_length())
             self._tables[key] = rotary_tables(frequencies, rows, dtype)
         return self._tables[key]
