@@ -91,10 +91,10 @@ def weighted_values(qkv: Any, reading: Any, layer: int, scale: float, dropout: f
 # --- losses --------------------------------------------------------------------------------------------------------------------
 
 
-def target_of(labels: Any, shape: tuple[int, ...], classes: int, name: str = "labels") -> np.ndarray:
+def target_of(labels: Any, shape: tuple[int, ...] | None, classes: int, name: str = "labels") -> np.ndarray:
     """Labels as int64. Raises `ValueError` for another shape, `IndexError` for what is neither a class nor -100."""
     array = numbers(labels, name)
-    if array.shape != tuple(shape):
+    if shape is not None and array.shape != tuple(shape):
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {array.shape}")
     wrong = (array != IGNORED) & ((array < 0) | (array >= classes))
     if wrong.any():

@@ -1,0 +1,91 @@
+"""Batches without padding: only real tokens become rows, and attention is told where each text begins.
+
+Sizes: B texts of up to T tokens, N rows, H numbers a row in `heads` heads of D.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import bpnn
+from bpnn.nn import functional as F
+
+from ._layers import weigh
+
+
+class Layout:
+    """Where the tokens of a batch (B, T) lie among the N rows that the layers of an encoder see.
+
+    packed: the rows are the real tokens, one text after the other; text b is rows `cu_seqlens[b]` to `cu_seqlens[b + 1]`, and row i
+    stands at place `places[i]` of the flat batch (`places` None: at place i, nothing is padding). Not packed: every place has its
+    row, N = B T, and attention does not see those of padding.
+    """
+
+    def __init__(self, shape: tuple[int, int], real: np.ndarray | None = None, packed: bool = True):
+        self.batch, self.length = shape
+        if real is not None and real.all():
+            real = None
+        self.real = real
+        self.packed = packed or real is None
+        self.places = np.flatnonzero(real) if real is not None and packed else None
+        lengths = np.full(self.batch, self.length) if self.places is None or real is None else real.sum(1)
+        self.cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+    def __len__(self) -> int:
+        """N."""
+        return int(self.cu_seqlens[-1])
+
+    def take(self, array: np.ndarray) -> np.ndarray:
+        """Of numbers (B, T) those of the rows, (N,)."""
+        flat = np.ascontiguousarray(array).reshape(-1)
+        return flat if self.places is None else flat[self.places]
+
+    def pad(self, rows: Any, fill: float = 0.0) -> Any:
+        """Rows (N, …) as (B, T, …), `fill` where there is no row."""
+        if self.places is not None:
+            source = np.full(self.batch * self.length, len(self))
+            source[self.places] = np.arange(len(self))
+            rows = bpnn.cat([rows, bpnn.full((1, *rows.shape[1:]), fill, dtype=rows.dtype)])[bpnn.from_numpy(source)]
+        return rows.reshape(self.batch, self.length, *rows.shape[1:])
+
+    def first(self, rows: Any) -> Any:
+        """The rows of the texts' first tokens, (B, H)."""
+        return F.embedding(bpnn.from_numpy(self.cu_seqlens[:-1]), rows)
+
+    def attend(
+        self, query: Any, key: Any, value: Any, heads: int, dropout: float = 0.0, weights: list[Any] | None = None, first: bool = False,
+    ) -> Any:
+        """Attention of every text to itself; query, key, value and result: (N, H).
+
+        first: query has the rows of the first tokens alone, (B, H), and so has the result. weights: gets the weights
+        (B, heads, T, T), which takes a layout that is not packed, or without padding.
+        """
+        rows, width = query.shape
+        query, key, value = (x.reshape(x.shape[0], heads, x.shape[1] // heads) for x in (query, key, value))
+        if weights is None and self.packed:
+            asking = np.arange(self.batch + 1, dtype=np.int32) if first else self.cu_seqlens
+            return F.varlen_attention(query, key, value, asking, self.cu_seqlens, dropout_p=dropout).reshape(rows, width)
+        if self.places is not None:
+            raise ValueError("attentions: expected a layout that is not packed")
+        query, key, value = (x.reshape(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
+        seen = None if self.real is None else self.real[:, None, None, :]
+        if weights is not None:
+            values, found = weigh(query, key, value, seen, dropout=dropout)
+            weights.append(found)
+        else:
+            values = F.scaled_dot_product_attention(
+                query, key, value, None if seen is None else bpnn.from_numpy(seen), dropout_p=dropout
+            )
+        return values.transpose(1, 2).reshape(rows, width)
+
+
+def real_places(attention_mask: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The mask (B, T) of a call as bool, True for a token; None where it hides nothing. Raises `ValueError` for another shape."""
+    if attention_mask is None:
+        return None
+    array = attention_mask.detach().numpy() if isinstance(attention_mask, bpnn.Tensor) else np.asarray(attention_mask)
+    if array.shape != tuple(shape):
+        raise ValueError(f"attention_mask: expected shape {tuple(shape)}, as input_ids, got {array.shape}")
+    real = array != 0
+    return None if real.all() else real
