@@ -185,11 +185,13 @@ class PreTrainedModel(nn.Module):
             )
             for name in dict.fromkeys(item.rpartition(".")[0] for item in missing):
                 self.start(modules[name])
-        for name in self.state_dict():
-            for form in (name, prefix + name, name.removeprefix(prefix)):
-                if form in kinds:
-                    self.stored[name] = {"BF16": "bfloat16", "F16": "float16"}.get(kinds[form], "")
-                    break
+        tied: dict[int, list[str]] = {}  # the file may have a tied tensor under any of its names
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            tied.setdefault(id(tensor), []).append(name)
+        for names in tied.values():
+            forms = [form for name in names for form in (name, prefix + name, name.removeprefix(prefix))]
+            kind = next((kinds[form] for form in forms if form in kinds), "")
+            self.stored |= dict.fromkeys(names, {"BF16": "bfloat16", "F16": "float16"}.get(kind, ""))
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, dtype: str | None = None, max_shard_size: int | None = 5_000_000_000,

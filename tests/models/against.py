@@ -1,0 +1,214 @@
+"""Compare a model of bpnn with that of `transformers`: outputs, loss, every gradient, traces of training.
+
+    reference = Reference("bert", "ForMaskedLM", "small", folder)      # random weights, saved to the folder
+    own = reference.own(dtype="float64")                               # bpnn's model of that folder
+    agree(reference, own, inputs(...), 1e-9)
+"""
+import contextlib
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import pytest
+import safetensors.torch  # noqa: F401  before `widened`: it makes tables of types
+import torch
+import transformers
+from architectures import ARCHITECTURES
+from drawing import uniform, weight
+from safetensors.numpy import load_file
+
+import bpnn
+from bpnn import models
+
+transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+
+
+@contextlib.contextmanager
+def widened():
+    """`transformers` computes norms, rotations and softmax in float32 even in a float64 model; here in float64."""
+    with mock.patch.multiple(torch, float32=torch.float64, float=torch.float64), \
+            mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+        yield
+
+
+def own_class(name):
+    """bpnn's class of a name."""
+    return getattr(models, name)
+
+
+@dataclass
+class Results:
+    """What a model computed: outputs and gradients by name (those of files), as NumPy arrays."""
+
+    outputs: dict
+    loss: float
+    gradients: dict
+
+
+class Reference:
+    """A model of `transformers` with weights drawn from their names, which are those of its file. It computes in float64."""
+
+    def __init__(self, name, head, size, folder, **changes):
+        self.about = ARCHITECTURES[name]
+        self.name, self.head, self.size, self.folder = name, head, size, folder
+        self.config = self.about.config(size, **changes)
+        self.model = build(self.about.prefix, head, self.config)
+        self.names = draw_weights(self.model, folder)
+        self.model.double().train()
+
+    def own(self, **arguments):
+        """bpnn's model of the folder."""
+        return own_class(self.about.prefix + self.head).from_pretrained(self.folder, **arguments)
+
+    def run(self, given, **arguments):
+        """Outputs, loss and gradients for a model's arguments."""
+        self.model.zero_grad()
+        with widened():
+            output = self.model(**{key: torch.from_numpy(np.array(value)) for key, value in given.items()}, **arguments)
+            loss = output.loss if "loss" in output else probe(output, given, torch.from_numpy)
+            loss.backward()
+        gradients = {
+            self.names[name]: (torch.zeros_like(p) if p.grad is None else p.grad).numpy().copy()
+            for name, p in self.model.named_parameters()
+        }
+        return Results(arrays(output), loss.item(), gradients)
+
+
+def build(prefix, head, config, **arguments):
+    """A model of `transformers`, of float64 constants."""
+    made, kind = getattr(transformers, prefix + "Config")(**config), getattr(transformers, prefix + head)
+    with widened():
+        for key, value in arguments.items():
+            setattr(made, key, value)
+        return kind(made)
+
+
+def draw_weights(model, folder):
+    """Give a model the weights of `drawing.weight` and save it; the names that its parameters have in the file."""
+    parameters = list(model.named_parameters())
+    with torch.no_grad():
+        for index, (_, parameter) in enumerate(parameters):  # what a parameter's name becomes in a file is seen by its content
+            parameter.fill_(index)
+        model.save_pretrained(folder)
+        names = {}
+        for stored, array in load_file(f"{folder}/model.safetensors").items():
+            index = int(array.flat[0])
+            names[parameters[index][0]] = stored
+            parameters[index][1].copy_(torch.from_numpy(weight(stored, array.shape)))
+    assert len(names) == len(parameters)
+    model.save_pretrained(folder)
+    return names
+
+
+def arrays(output):
+    """The tensors of an output as arrays: those that are compared."""
+    names = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
+    return {name: output[name].detach().numpy() for name in names if name in output and output[name] is not None}
+
+
+def probe(output, given, wrap):
+    """A loss for models without one: random weights of all that is real in the output."""
+    total = 0
+    for name in ("last_hidden_state", "pooler_output"):
+        if name in output and output[name] is not None:
+            value = output[name]
+            factor = uniform(name, tuple(value.shape))
+            if name == "last_hidden_state" and "attention_mask" in given:
+                factor = factor * given["attention_mask"][..., None]
+            total = total + (value * wrap(factor).to(value.dtype)).sum() / value.shape[0]
+    return total
+
+
+def run_own(model, given, **arguments):
+    """As `Reference.run`, of bpnn's model."""
+    dtype = next(iter(model.parameters())).dtype
+    model.zero_grad()
+    given = {key: value.astype(dtype) if value.dtype.kind == "f" else value for key, value in given.items()}
+    output = model(**given, **arguments)
+    loss = output.loss if "loss" in output else probe(output, given, bpnn.from_numpy)
+    loss.backward()
+    gradients = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        stored = type(model).file_name(name, model.config)
+        if stored is not None and tensor.requires_grad:
+            gradients[stored] = np.zeros(tuple(tensor.shape)) if tensor.grad is None else tensor.grad.numpy().copy()
+    return Results(arrays(output), loss.item(), gradients)
+
+
+def off(got, want, scale=None):
+    """The largest difference, relative to the largest number of `want` or to `scale`."""
+    if np.shape(got) != np.shape(want):
+        return np.inf
+    if not np.size(want):
+        return 0.0
+    scale = np.abs(want).max() if scale is None else scale
+    difference = np.abs(np.asarray(got, np.float64) - want).max()
+    return float(np.nan_to_num(difference, nan=np.inf) / max(scale, 1e-300)) if difference != 0 else 0.0
+
+
+def differences(got, want, tolerance, mask=None):
+    """Lines that say what of two `Results` differs by more than `tolerance`; at places that are padding nothing counts."""
+    lines = []
+    if off(got.loss, want.loss) > tolerance:
+        lines.append(f"loss: {got.loss}, expected {want.loss}")
+    for name, value in want.outputs.items():
+        if name not in got.outputs:
+            lines.append(f"output {name} is missing")
+            continue
+        mine = got.outputs[name]
+        if mask is not None and value.shape[:2] == mask.shape and mine.shape == value.shape:
+            mine, value = mine[mask == 1], value[mask == 1]
+        if off(mine, value) > tolerance:
+            lines.append(f"{name}: off by {off(mine, value):.2e}; shapes {mine.shape}, {value.shape}")
+    lines += gradient_differences(got.gradients, want.gradients, tolerance)
+    return lines
+
+
+def gradient_differences(got, want, tolerance):
+    """The same of gradients by name, each relative to its own largest element."""
+    largest = max(np.abs(value).max() for value in want.values())
+    lines = [f"gradient {name}: missing" for name in want if name not in got]
+    for name, value in want.items():
+        if name in got:
+            own_scale = np.abs(value).max()
+            # the gradient of a key's bias is 0 but for rounding, and some never take part
+            scale = own_scale if own_scale > 1e-10 * largest else largest
+            if off(got[name], value, scale) > tolerance:
+                lines.append(f"gradient {name}: off by {off(got[name], value, scale):.2e} of {scale:.2e}; {value.shape}")
+    return lines
+
+
+def agree(reference, own, given, tolerance, **arguments):
+    """Assert that both compute the same: in training mode, and the outputs in evaluation too."""
+    want = reference.run(given, **arguments)
+    mask = given.get("attention_mask")
+    own.train()
+    lines = differences(run_own(own, given, **arguments), want, tolerance, mask)
+    own.eval()
+    with bpnn.no_grad():
+        alone = {key: value for key, value in given.items() if key not in ("labels", "start_positions", "end_positions")}
+        dtype = next(iter(own.parameters())).dtype
+        output = arrays(own(**{key: value.astype(dtype) if value.dtype.kind == "f" else value for key, value in alone.items()}))
+    quiet = Results(output, want.loss, want.gradients)
+    lines += [f"without labels, {line}" for line in differences(quiet, want, tolerance, mask)]
+    if lines:
+        pytest.fail(f"{type(own).__name__}, {len(lines)} differences:\n  " + "\n  ".join(lines[:40]), pytrace=False)
+
+
+def trace(model, steps, optimizer, batches, wrap):
+    """The losses of some steps of training."""
+    losses = []
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = model(**{key: wrap(value) for key, value in batches[step % len(batches)].items()}).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses)
+
+
+def theirs(prefix, head, folder, **arguments):
+    """The model of `transformers` of a folder."""
+    return getattr(transformers, prefix + head).from_pretrained(folder, **arguments)

@@ -1,0 +1,348 @@
+"""Every architecture against `transformers`, which builds the models: outputs, losses, all gradients, training, files both ways."""
+import json
+import warnings
+
+import numpy as np
+import pytest
+from architectures import ARCHITECTURES, MODELS, VARIANTS, WITH_LOSS, inputs, padded
+
+import bpnn
+from bpnn import models
+
+pytestmark = pytest.mark.rivals
+DECODERS = [(name, head) for name, head in MODELS if "left" in ARCHITECTURES[name].padding]
+LANGUAGE = [(name, head) for name, head in DECODERS if head in ("LMHeadModel", "ForCausalLM")]
+
+
+def named(cases):
+    return pytest.mark.parametrize(("name", "head"), cases, ids=[f"{name}-{head}" for name, head in cases])
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory):
+    """Models of `transformers` with their folders, each made once."""
+    pytest.importorskip("transformers")
+    from against import Reference
+
+    made = {}
+
+    def reference(name, head, size="small", **changes):
+        prefix = ARCHITECTURES[name].prefix
+        if not hasattr(models, prefix + head):
+            pytest.skip(f"no {prefix + head} yet")
+        key = name, head, size, json.dumps(changes)
+        if key not in made:
+            made[key] = Reference(name, head, size, tmp_path_factory.mktemp(name), **changes)
+        return made[key]
+
+    return reference
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("size", ["small", "mid"])
+@named(MODELS)
+def test_agrees(references, name, head, size, dtype):
+    from against import TOLERANCE, agree
+
+    reference = references(name, head, size)
+    own = reference.own(dtype=dtype)
+    for side in (None, *reference.about.padding):
+        agree(reference, own, inputs(reference.about, head, size, reference.config, side), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("name", "head", "changes"), VARIANTS, ids=[f"{n}-{h}-{'-'.join(c)}" for n, h, c in VARIANTS])
+def test_variants(references, name, head, changes):
+    from against import agree
+
+    reference = references(name, head, **changes)
+    side = None if reference.about.images else "right"
+    agree(reference, reference.own(dtype="float64"), inputs(reference.about, head, "small", reference.config, side), 1e-9)
+
+
+@named([(name, head) for name, head in MODELS if not ARCHITECTURES[name].images])
+def test_full_mask_and_holes(references, name, head):
+    """A mask of ones is no mask; one with holes is neither left nor right padding."""
+    from against import agree
+
+    reference = references(name, head)
+    own = reference.own(dtype="float64")
+    given = inputs(reference.about, head, "small", reference.config)
+    agree(reference, own, {**given, "attention_mask": np.ones_like(given["input_ids"])}, 1e-9)
+    if head != "ForSequenceClassification" or name not in ("gpt2", "llama"):
+        mask = np.ones_like(given["input_ids"])
+        mask[0, 4:6] = mask[1, 9] = mask[2, 11:] = 0
+        agree(reference, own, {**given, "attention_mask": mask}, 1e-9)
+
+
+@named([(name, head) for name, head in MODELS if head in ("ForMaskedLM", "ForTokenClassification", "LMHeadModel", "ForCausalLM")])
+def test_labels_at_padding(references, name, head):
+    """Labels at padding that are not -100 count, as they do in `transformers`."""
+    from against import run_own
+
+    reference = references(name, head)
+    given = inputs(reference.about, head, "small", reference.config, "right")
+    given["labels"] = np.where(given["labels"] < 0, 1, given["labels"])
+    got, want = run_own(reference.own(dtype="float64"), given), reference.run(given)
+    assert got.loss == pytest.approx(want.loss, rel=1e-9)
+
+
+@named(MODELS)
+def test_hidden_states_and_attentions(references, name, head):
+    from against import off, theirs, torch
+
+    reference = references(name, head)
+    given = inputs(reference.about, head, "small", reference.config, None if reference.about.images else "right")
+    given = {key: value for key, value in given.items() if not key.endswith(("labels", "positions"))}
+    wanted = {"output_hidden_states": True, "output_attentions": True}
+    eager = theirs(reference.about.prefix, head, reference.folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        tensors = {key: torch.from_numpy(np.array(value)) for key, value in given.items()}
+        want = eager(**{key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, **wanted)
+    with bpnn.no_grad():
+        given = {key: value.astype("float32") if value.dtype.kind == "f" else value for key, value in given.items()}
+        got = reference.own()(**given, **wanted)
+    real = given.get("attention_mask")
+    assert len(got.hidden_states) == len(want.hidden_states) and len(got.attentions) == len(want.attentions)
+    for mine, value in zip(got.hidden_states, want.hidden_states):
+        where = slice(None) if real is None else real == 1
+        assert off(mine.numpy()[where], value.numpy()[where]) < 1e-5
+    for mine, value in zip(got.attentions, want.attentions):
+        for row in range(len(value)):  # rows of padding mean nothing
+            count = value.shape[-2] if real is None else int(real[row].sum())
+            assert off(mine.numpy()[row, :, :count], value.numpy()[row, :, :count]) < 1e-5
+
+
+@named(WITH_LOSS)
+def test_training_trace(references, name, head):
+    """50 steps of AdamW on batches with padding."""
+    import torch
+    from against import theirs, trace
+
+    reference = references(name, head)
+    side = None if reference.about.images else "right"
+    batches = [inputs(reference.about, head, "small", reference.config, side, seed=seed) for seed in range(4)]
+    batches = [{key: v.astype("float32") if v.dtype.kind == "f" else v for key, v in batch.items()} for batch in batches]
+    model = theirs(reference.about.prefix, head, reference.folder).train()
+    want = trace(model, 50, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1), batches, torch.from_numpy)
+    own = reference.own().train()
+    got = trace(own, 50, bpnn.optim.AdamW(own.parameters(), lr=1e-3, weight_decay=0.1), batches, lambda array: array)
+    assert want[-4:].mean() < want[:4].mean()
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+
+
+@named([(name, head) for name, head in DECODERS if head != "ForSequenceClassification"])
+def test_cache(references, name, head):
+    """A text read in parts gives what it gives in one piece; with left padding and positions too."""
+    from against import off, run_own
+
+    reference = references(name, head)
+    own = reference.own(dtype="float64")
+    given = inputs(reference.about, head, "small", reference.config)
+    field = "last_hidden_state" if head == "Model" else "logits"
+    want = run_own(own, given).outputs[field]
+    left = padded(reference.about, "small", "left")
+    positions = np.maximum(left.cumsum(1) - 1, 0)
+    ids = given["input_ids"]
+    with bpnn.no_grad():
+        whole = own(input_ids=ids, attention_mask=left, position_ids=positions)[field].numpy()
+        cache, pieces, shifted, shifted_cache = None, [], [], None
+        for begin, end in ((0, 5), (5, 6), (6, 7), (7, 11), (11, 13)):
+            output = own(input_ids=ids[:, begin:end], past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            pieces.append(output[field].numpy())
+            output = own(
+                input_ids=ids[:, begin:end], attention_mask=left[:, :end], position_ids=positions[:, begin:end],
+                past_key_values=shifted_cache, use_cache=True)
+            shifted_cache = output.past_key_values
+            shifted.append(output[field].numpy())
+    assert off(np.concatenate(pieces, 1), want) < 1e-9
+    assert off(np.concatenate(shifted, 1)[left == 1], whole[left == 1]) < 1e-9
+    import torch
+    from against import widened
+
+    with widened(), torch.no_grad():
+        theirs = reference.model.eval()(
+            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(left), position_ids=torch.from_numpy(positions))
+    assert off(whole[left == 1], theirs[field].numpy()[left == 1]) < 1e-9
+
+
+@named(MODELS)
+def test_dropout_and_checkpointing(references, name, head):
+    """Dropout only in training; recomputed layers give the same gradients."""
+    from against import TOLERANCE, gradient_differences, run_own
+
+    reference = references(name, head)
+    given = inputs(reference.about, head, "small", reference.config, None if reference.about.images else "right")
+    own = reference.own()
+    plain = run_own(own.train(), given)
+    own.gradient_checkpointing_enable()
+    again = run_own(own, given)
+    assert again.loss == plain.loss
+    assert not gradient_differences(again.gradients, plain.gradients, 1e-6)
+    keys = [key for key in reference.about.extra if "drop" in key]
+    rates = {key: 0.5 for key in keys if key not in ("qa_dropout", "seq_classif_dropout")}
+    if not rates:
+        rates = {"attention_dropout": 0.5}
+    own = reference.own(**rates)
+    assert run_own(own, given).loss == pytest.approx(plain.loss, rel=TOLERANCE["float32"])
+    bpnn.manual_seed(0)
+    one = run_own(own.train(), given).loss
+    two = run_own(own, given).loss
+    assert one != plain.loss and one != two
+    bpnn.manual_seed(0)
+    assert run_own(own, given).loss == one
+
+
+# --- files ---------------------------------------------------------------------------------------------------------------------
+
+def stored(folder):
+    """The tensors of a folder as bytes with type and shape, by name; and those that `transformers` saw under two names once."""
+    import torch
+    from safetensors.torch import load_file
+
+    result = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, tensor in load_file(path).items():
+            result[name] = str(tensor.dtype), tuple(tensor.shape), tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    return result
+
+
+def outputs_of(model, given, torch_side=False):
+    from against import arrays, torch
+
+    given = {key: value for key, value in given.items() if not key.endswith(("labels", "positions"))}
+    given = {key: value.astype("float32") if value.dtype.kind == "f" else value for key, value in given.items()}
+    if not torch_side:
+        with bpnn.no_grad():
+            return arrays(model.eval()(**given))
+    with torch.no_grad():
+        return arrays(model.eval()(**{key: torch.from_numpy(np.array(value)) for key, value in given.items()}))
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@named(MODELS)
+def test_files_both_ways(references, tmp_path, name, head, kind):
+    """What `transformers` writes we read and write again, to the byte; it reads ours and computes what it computed before."""
+    import torch
+    from against import off, theirs
+
+    reference = references(name, head)
+    prefix = reference.about.prefix
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    theirs(prefix, head, reference.folder, dtype=getattr(torch, kind)).save_pretrained(first)
+    own = reference.own() if kind == "float32" else type(reference.own()).from_pretrained(first)
+    own.save_pretrained(second)
+    assert stored(second) == stored(first)
+    config, written = (json.loads((folder / "config.json").read_text()) for folder in (first, second))
+    assert config["dtype"] == written["dtype"] == kind and config["architectures"] == written["architectures"]
+    assert {key: value for key, value in written.items() if key in config} == config
+    given = inputs(reference.about, head, "small", reference.config)
+    back = theirs(prefix, head, second, dtype=torch.float32)
+    want = outputs_of(theirs(prefix, head, first, dtype=torch.float32), given, True)
+    got = outputs_of(back, given, True)
+    assert got.keys() == want.keys() and all(np.array_equal(got[key], want[key]) for key in want)
+    mine = outputs_of(own, given)
+    assert all(off(mine[key], want[key]) < 1e-4 for key in want)
+    own.save_pretrained(third, dtype="float32")  # widened: what transformers reads from it is the same
+    wide = outputs_of(theirs(prefix, head, third), given, True)
+    assert all(np.array_equal(wide[key], want[key]) for key in want)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_shards(references, tmp_path, name):
+    from against import theirs
+
+    head = ARCHITECTURES[name].heads[-1]
+    reference = references(name, head)
+    prefix = reference.about.prefix
+    theirs(prefix, head, reference.folder).save_pretrained(tmp_path / "first", max_shard_size="20KB")
+    assert (tmp_path / "first" / "model.safetensors.index.json").is_file()
+    own = type(reference.own()).from_pretrained(tmp_path / "first")
+    given = inputs(reference.about, head, "small", reference.config)
+    want, got = outputs_of(reference.own(), given), outputs_of(own, given)
+    assert all(np.array_equal(got[key], want[key]) for key in want)
+    files = own.save_pretrained(tmp_path / "second", max_shard_size=20_000)
+    assert len(files) > 2 and stored(tmp_path / "second") == stored(tmp_path / "first")
+    back = outputs_of(theirs(prefix, head, tmp_path / "second"), given, True)
+    before = outputs_of(theirs(prefix, head, reference.folder), given, True)
+    assert all(np.array_equal(back[key], before[key]) for key in before)
+
+
+def rewritten(reference, folder, change):
+    """A copy of a reference's folder with other tensors."""
+    from safetensors.numpy import load_file, save_file
+
+    folder.mkdir()
+    (folder / "config.json").write_text((reference.folder / "config.json").read_text())
+    tensors = change(load_file(reference.folder / "model.safetensors"))
+    save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("head", ["Model", "ForMaskedLM"])
+def test_old_names(references, tmp_path, head):
+    reference = references("bert", head)
+    own = reference.own()
+    old = rewritten(reference, tmp_path / "old", lambda tensors: {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for key, value in tensors.items()})
+    again = type(own).from_pretrained(old)
+    given = inputs(reference.about, head, "small", reference.config)
+    want, got = outputs_of(own, given), outputs_of(again, given)
+    assert all(np.array_equal(got[key], want[key]) for key in want)
+    again.save_pretrained(tmp_path / "new")
+    assert stored(tmp_path / "new") == stored(reference.folder)
+
+
+@pytest.mark.parametrize("name", [name for name, about in ARCHITECTURES.items() if "Model" in about.heads])
+def test_prefixes(references, tmp_path, name):
+    """The bare model reads the file of one with a head and the other way around; both know names with the prefix and without."""
+    about = ARCHITECTURES[name]
+    head = about.heads[1]
+    bare, full = references(name, "Model"), references(name, head)
+    part = full.model.base_model_prefix
+    given = inputs(about, "Model", "small", bare.config)
+
+    with warnings.catch_warnings():  # a pooler that the file lacks is told
+        warnings.simplefilter("ignore")
+        model = type(bare.own()).from_pretrained(full.folder)
+    want = outputs_of(getattr(full.own(), part), given)["last_hidden_state"]
+    assert np.array_equal(outputs_of(model, given)["last_hidden_state"], want)
+
+    new = [stored for stored in full.names.values() if not stored.startswith(part + ".")]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = type(full.own()).from_pretrained(bare.folder)
+    assert bool(told) == bool(new) and all(name in str(told[0].message) for name in new)
+    want = outputs_of(bare.own(), given)["last_hidden_state"]
+    assert np.array_equal(outputs_of(getattr(model, part), given)["last_hidden_state"], want)
+
+    longer = rewritten(bare, tmp_path / "longer", lambda tensors: {f"{part}.{key}": value for key, value in tensors.items()})
+    got = outputs_of(type(bare.own()).from_pretrained(longer), given)["last_hidden_state"]
+    assert np.array_equal(got, want)
+    shorter = rewritten(full, tmp_path / "shorter", lambda tensors: {key.removeprefix(part + "."): v for key, v in tensors.items()})
+    again = type(full.own()).from_pretrained(shorter).state_dict()
+    assert all(np.array_equal(tensor.numpy(), again[key].numpy()) for key, tensor in full.own().state_dict().items())
+
+
+@named([(name, head) for name, head in MODELS if head in ("ForMaskedLM", "LMHeadModel") or (name, head) in (
+    ("qwen2", "ForCausalLM"), ("llama3", "ForCausalLM"))])
+def test_tied_heads(references, tmp_path, name, head):
+    """The matrix of the head is that of the embedding: one parameter, whether the file has it once, twice or as the head's."""
+    reference = references(name, head)
+    own = reference.own()
+    assert own.num_parameters() == reference.model.num_parameters()
+    given = inputs(reference.about, head, "small", reference.config)
+    want = outputs_of(own, given)["logits"]
+    known = set(reference.names.values())
+    tied = {key: value for key, value in reference.model.state_dict().items() if key not in known}
+    same = {key: other for key, value in tied.items() for other, v in reference.model.state_dict().items()
+            if other in known and v.data_ptr() == value.data_ptr()}
+    assert same
+    twice = rewritten(reference, tmp_path / "twice", lambda t: {**t, **{key: t[other] for key, other in same.items()}})
+    alone = rewritten(reference, tmp_path / "alone", lambda t: {
+        **{key: value for key, value in t.items() if key not in same.values()}, **{key: t[other] for key, other in same.items()}})
+    for folder in (twice, alone):
+        assert np.array_equal(outputs_of(type(own).from_pretrained(folder), given)["logits"], want)
+    own.save_pretrained(tmp_path / "again")
+    assert stored(tmp_path / "again") == stored(reference.folder)
