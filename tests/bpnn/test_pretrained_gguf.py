@@ -55,7 +55,10 @@ def test_blocks_have_the_bits_of_the_package(kind):
     with np.errstate(all="ignore"):
         dequantize(kind, blocks, out)
         expected = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[kind])
+        wide = np.empty((9000, count))
+        dequantize(kind, blocks, wide)
     np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(wide, expected)  # the numbers of float32 in a model of float64
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------

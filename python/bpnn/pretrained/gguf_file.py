@@ -173,12 +173,14 @@ class _Cursor:
     def _texts(self, count: int, what: str) -> list[str]:
         """`text` many times, without its checks' price: a vocabulary has a hundred thousand."""
         path, size, at = self.file.path, self.file.size, self.at
+        data = memoryview(self.file.array(0, size, np.uint8, (size,)))
+        number = struct.Struct("<Q").unpack_from
         texts = []
         for _ in range(count):
-            length = int.from_bytes(self.file.bytes(at, at + 8), "little")
+            length = number(data, at)[0] if at + 8 <= size else 8
             if at + 8 + length > size:
                 raise ValueError(f"{path}: is truncated in {what}: {length} bytes from byte {at}, it has {size}")
-            texts.append(self.file.bytes(at + 8, at + 8 + length).decode("utf-8", "replace"))
+            texts.append(str(data[at + 8:at + 8 + length], "utf-8", "replace"))
             at += 8 + length
         self.at = at
         return texts
