@@ -239,8 +239,9 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, double eps=1e-5,
 
     input x: (*, normalized_shape), float32 or float64 (half types are computed in float32); normalized_shape: an integer or
     integers; weight w, bias b: (normalized_shape) or None. Mean and variance (divisor: the number of elements) are those of the
-    normalized axes. With a `residual` r of the shape and dtype of x the result is the pair `(y, s)`: the sum `s = x + r`, and y made
-    of s instead of x, in one pass over memory. Raises `RuntimeError` that names the argument whose shape or dtype does not fit.
+    normalized axes. With a `residual` r of the shape and dtype of x the result is the pair `(y, s)`: the sum `s = x + r`, and y
+    made of s instead of x, in one pass over memory. Raises `RuntimeError` that names the argument whose shape or dtype does not
+    fit.
     """
     return apply(input, normalized_shape, weight, bias, residual, eps, True)
 
@@ -248,7 +249,8 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, double eps=1e-5,
 def rms_norm(input, normalized_shape, weight=None, eps=None, *, residual=None):
     """`y = x / sqrt(mean(x^2) + eps) * w` over the last axes (Zhang and Sennrich 2019).
 
-    Shapes, types, `residual` and errors as for `layer_norm`; `eps`: by default the rounding of the type computed in, 2^-23 or 2^-52.
+    Shapes, types, `residual` and errors as for `layer_norm`; `eps`: by default the rounding of the type computed in, 2^-23 or
+    2^-52.
     """
     cdef Tensor x = as_tensor(input, "input")
     if eps is None:

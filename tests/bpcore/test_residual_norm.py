@@ -8,7 +8,8 @@ from bpcore.threads import set_num_threads
 
 RNG = np.random.default_rng(0)
 EPS = 1e-5
-SHAPES = [((3, 1), 1), ((7, 31), 31), ((3, 5, 32), 32), ((131, 33), 33), ((5, 4, 3, 6), (3, 6)), ((2, 5001), 5001), ((4200, 17), 17)]
+SHAPES = [((3, 1), 1), ((7, 31), 31), ((3, 5, 32), 32), ((131, 33), 33), ((5, 4, 3, 6), (3, 6)), ((2, 5001), 5001),
+          ((4200, 17), 17)]
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 KINDS = pytest.mark.parametrize("center", [True, False], ids=["layer", "rms"])
 USED = pytest.mark.parametrize("used", ["y", "s", "ys"])

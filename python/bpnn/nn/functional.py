@@ -22,6 +22,7 @@ from bpcore.cross_entropy import cross_entropy, nll_loss
 from bpcore.dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from bpcore.embedding import embedding, embedding_bag
 from bpcore.fold import channel_shuffle, fold, pixel_shuffle, pixel_unshuffle, unfold
+from bpcore.gated import geglu, swiglu
 from bpcore.group_norm import group_norm, instance_norm
 from bpcore.head import linear_cross_entropy
 from bpcore.interpolation import interpolate, upsample, upsample_bilinear, upsample_nearest
@@ -43,7 +44,7 @@ __all__ = [
     "batch_norm", "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "channel_shuffle",
     "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
     "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "dropout", "dropout1d", "dropout2d", "dropout3d",
-    "elu", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "gaussian_nll_loss", "gelu", "glu",
+    "elu", "embedding", "embedding_bag", "feature_alpha_dropout", "fold", "gaussian_nll_loss", "geglu", "gelu", "glu",
     "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss",
     "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
     "linear_cross_entropy", "local_response_norm", "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d",
@@ -52,6 +53,6 @@ __all__ = [
     "normalize", "one_hot", "pad", "pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss",
     "prelu", "qkv_attention", "relu", "relu6", "rms_norm", "rotary_embedding", "scaled_dot_product_attention",
     "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmin", "softplus", "softshrink",
-    "softsign", "tanh", "tanhshrink", "threshold", "triplet_margin_loss", "unfold", "upsample", "upsample_bilinear",
+    "softsign", "swiglu", "tanh", "tanhshrink", "threshold", "triplet_margin_loss", "unfold", "upsample", "upsample_bilinear",
     "upsample_nearest", "varlen_attention",
 ]
