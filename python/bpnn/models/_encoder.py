@@ -21,11 +21,15 @@ from ._pretrained import PreTrainedModel
 
 
 class EncoderOutput(ModelOutput):
-    """A bare encoder's output, with the rows (N, H) that it computed and their `Layout`."""
+    """A bare encoder's output, with the rows (N, H) that it computed and their `Layout`; or the rows of first tokens `alone`."""
 
-    def __init__(self, rows: Any, layout: Layout, **values: Any):
+    def __init__(self, rows: Any, layout: Layout, alone: bool = False, **values: Any):
         super().__init__(**values)
-        self.__dict__.update(rows=rows, layout=layout)
+        self.__dict__.update(rows=rows, layout=layout, alone=alone)
+
+    def first(self) -> Any:
+        """The rows of the texts' first tokens, (B, H)."""
+        return self.rows if self.alone else self.layout.first(self.rows)
 
 
 class EncoderModel(PreTrainedModel):
@@ -44,35 +48,44 @@ class BareEncoder(EncoderModel):
     embeddings: Any
 
     def run(
-        self, layers: Iterable[nn.Module], input_ids: Any, attention_mask: Any, token_type_ids: Any, position_ids: Any,
-        inputs_embeds: Any, *, output_attentions: bool | None, output_hidden_states: bool | None, return_dict: bool | None,
-        packed: bool, needs_first: bool, first_only: bool,
-    ) -> tuple[Any, Layout, tuple[Any, ...], tuple[Any, ...] | None]:
-        """The rows behind the last layer, their layout, the rows before every layer and behind the last, the attention weights.
-
-        needs_first: the first tokens' rows are needed, even of texts whose mask hides them. first_only: they alone are needed.
-        """
+        self, layers: Iterable[nn.Module], pooler: nn.Module | None, input_ids: Any, attention_mask: Any = None,
+        token_type_ids: Any = None, position_ids: Any = None, inputs_embeds: Any = None, *, output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None, return_dict: bool | None = None, packed: bool = True, first_only: bool = False,
+    ) -> EncoderOutput:
+        """Embed, go through the layers, pool. The arguments are those of `BertModel`."""
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds: expected None, the models take input_ids")
         if return_dict not in (None, True):
             raise ValueError(f"return_dict: expected True or None, got {return_dict!r}; unpack tuple(output) instead")
         weights: list[Any] | None = [] if self.asked("output_attentions", output_attentions) else None
-        states = self.asked("output_hidden_states", output_hidden_states)
+        states: list[Any] | None = [] if self.asked("output_hidden_states", output_hidden_states) else None
         tokens = self._tokens(input_ids)
         real = real_places(attention_mask, tokens.shape)
-        hidden = real is not None and not (real[:, 0].all() if needs_first else real.any(1).all())
-        layout = Layout(tokens.shape, real, self.packed and packed and weights is None and not hidden)  # type: ignore[arg-type]
+        # A row that is needed although the mask hides it: of a text without tokens, or the first of a text.
+        lost = real is not None and not (real[:, 0] if first_only or pooler is not None else real.any(1)).all()
+        layout = Layout(tokens.shape, real, self.packed and packed and weights is None and not lost)
         x = self.embeddings(
             layout.take(tokens), layout.take(self._types(token_type_ids, tokens.shape)),
             layout.take(self._positions(position_ids, tokens)),
         )
-        between, layers = [x], list(layers)
-        for i, layer in enumerate(layers):
-            first = first_only and weights is None and not states and i == len(layers) - 1
-            recompute = self.recompute and self.training and weights is None
-            x = checkpoint(layer, x, layout, first) if recompute else layer(x, layout, first, weights)
-            between.append(x)
-        return x, layout, tuple(between) if states else (), None if weights is None else tuple(weights)
+        layers = list(layers)
+        alone = [first_only and weights is None and states is None and layer is layers[-1] for layer in layers]
+        for layer, first in zip(layers, alone):
+            if states is not None:
+                states.append(x)
+            if self.recompute and self.training and weights is None:
+                x = checkpoint(layer, x, layout, first)
+            else:
+                x = layer(x, layout, first, weights)
+        if states is not None:
+            states.append(x)
+        return EncoderOutput(
+            x, layout, alone=any(alone),
+            last_hidden_state=None if first_only else Later(lambda: layout.pad(x)),
+            pooler_output=None if pooler is None else pooler(x if any(alone) else layout.first(x)),
+            hidden_states=None if states is None else Later(lambda: tuple(layout.pad(one) for one in states)),
+            attentions=None if weights is None else tuple(weights),
+        )
 
     def _tokens(self, input_ids: Any) -> np.ndarray:
         if input_ids is None:
@@ -105,17 +118,17 @@ class BareEncoder(EncoderModel):
         return np.broadcast_to(in_range(positions, self.config.max_position_embeddings, "position_ids", "positions"), tokens.shape)
 
 
-def padded(layout: Layout, rows: Iterable[Any]) -> Any:
-    """Rows of several layers in their places, when somebody looks; None where there are none."""
-    rows = tuple(rows)
-    return Later(lambda: tuple(layout.pad(one) for one in rows)) if rows else None
-
-
 # --- heads ---------------------------------------------------------------------------------------------------------------------
 
 
 class Head(EncoderModel):
     """A bare encoder, named as files name it, with something on top."""
+
+    def post_init(self) -> None:
+        """Draw the starting values of what is on top; the bare encoder has its own."""
+        for name, child in self.named_children():
+            for module in child.modules() if name != self.base_model_prefix else ():
+                self.start(module)
 
     def encode(
         self, input_ids: Any, attention_mask: Any, *, target: np.ndarray | None = None, packed: bool = True, **given: Any,
@@ -151,8 +164,8 @@ class MaskedLMHead(Head):
     ) -> ModelOutput:
         """`logits` (B, T, V); with `labels` (B, T), -100 for what does not count, also the `loss`, mean cross-entropy.
 
-        With labels the loss is computed in chunks of the rows that count; logits are made when somebody looks at them. They are 0 at
-        padding. Other arguments and results: see the bare model.
+        With labels the loss is computed in chunks of the rows that count, logits are made when somebody looks at them. They are 0
+        at padding. Other arguments and results: see the bare model.
         """
         target = None if labels is None else target_of(labels, None, self.config.vocab_size)
         encoded = self.encode(

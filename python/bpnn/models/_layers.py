@@ -72,14 +72,23 @@ def weigh(query: Any, key: Any, value: Any, seen: Any = None, scale: float | Non
 
 
 def weighted_values(qkv: Any, reading: Any, layer: int, scale: float, dropout: float = 0.0) -> tuple[Any, Any]:
-    """`weigh` of a decoder's joint projection (B, T, 3, H, D) as its `Reading` says: values (B, T, H, D), weights (B, H, T, S)."""
+    """`weigh_reading` of a joint projection (B, T, 3, H, D)."""
+    return weigh_reading(qkv.select(-3, 0), qkv.select(-3, 1), qkv.select(-3, 2), reading, layer, scale, dropout)
+
+
+def weigh_reading(
+    query: Any, key: Any, value: Any, reading: Any, layer: int, scale: float | None = None, dropout: float = 0.0,
+    window: int | None = None,
+) -> tuple[Any, Any]:
+    """`weigh` of what a decoder's `Reading` attends to: values (B, T, H, D), weights (B, H, T, S)."""
     if reading.cu_seqlens is not None:
         raise ValueError("output_attentions: expected False with cu_seqlens")
-    query, key, value = (qkv.select(-3, i).transpose(-3, -2) for i in range(3))
+    query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
     if reading.cache is not None:
         key, value = reading.cache.update(layer, key, value)
     keys = np.arange(key.shape[-2])
-    seen = keys <= reading.past + np.arange(query.shape[-2])[:, None]
+    behind = reading.past + np.arange(query.shape[-2])[:, None] - keys
+    seen = (behind >= 0) & (behind < (len(keys) if window is None else window))
     if reading.mask is not None:
         seen = seen & reading.mask
     if reading.key_lengths is not None:
@@ -112,8 +121,10 @@ def classification_loss(logits: Any, labels: Any, config: Any) -> Any:
     count = config.num_labels
     given = labels.detach().numpy() if isinstance(labels, bpnn.Tensor) else np.asarray(labels)
     kind = config.problem_type
-    if kind is None:
-        kind = "regression" if count == 1 else "single_label_classification" if given.dtype.kind in "iu" else "multi_label_classification"
+    if kind is None and count > 1:
+        kind = "single_label_classification" if given.dtype.kind in "iu" else "multi_label_classification"
+    elif kind is None:
+        kind = "regression"
     if kind == "single_label_classification":
         target = target_of(given.reshape(-1), logits.shape[:1], count)
         return F.cross_entropy(logits, bpnn.from_numpy(target), ignore_index=IGNORED)
@@ -133,7 +144,8 @@ def span_loss(start_logits: Any, end_logits: Any, start_positions: Any, end_posi
 
     Positions behind the text do not count, negative ones count as 0.
     """
-    length, losses = start_logits.shape[1], []
+    length = start_logits.shape[1]
+    losses: list[Any] = []
     for name, logits, given in (("start_positions", start_logits, start_positions), ("end_positions", end_logits, end_positions)):
         places = numbers(given, name).reshape(-1)
         if places.shape != tuple(logits.shape[:1]):

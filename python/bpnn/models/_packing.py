@@ -54,7 +54,8 @@ class Layout:
         return F.embedding(bpnn.from_numpy(self.cu_seqlens[:-1]), rows)
 
     def attend(
-        self, query: Any, key: Any, value: Any, heads: int, dropout: float = 0.0, weights: list[Any] | None = None, first: bool = False,
+        self, query: Any, key: Any, value: Any, heads: int, dropout: float = 0.0, weights: list[Any] | None = None,
+        first: bool = False,
     ) -> Any:
         """Attention of every text to itself; query, key, value and result: (N, H).
 
@@ -65,7 +66,8 @@ class Layout:
         query, key, value = (x.reshape(x.shape[0], heads, x.shape[1] // heads) for x in (query, key, value))
         if weights is None and self.packed:
             asking = np.arange(self.batch + 1, dtype=np.int32) if first else self.cu_seqlens
-            return F.varlen_attention(query, key, value, asking, self.cu_seqlens, dropout_p=dropout).reshape(rows, width)
+            values: Any = F.varlen_attention(query, key, value, asking, self.cu_seqlens, dropout_p=dropout)
+            return values.reshape(rows, width)
         if self.places is not None:
             raise ValueError("attentions: expected a layout that is not packed")
         query, key, value = (x.reshape(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))

@@ -13,9 +13,8 @@ import bpnn
 from bpnn import nn
 from bpnn.nn import functional as F
 
-from ._encoder import BareEncoder, EncoderModel, EncoderOutput, MaskedLMHead, SequenceHead, SpanHead, TokenHead, padded
+from ._encoder import BareEncoder, EncoderModel, EncoderOutput, MaskedLMHead, SequenceHead, SpanHead, TokenHead
 from ._layers import activation_name
-from ._outputs import Later
 from ._packing import Layout
 from ._pretrained import ModelConfig
 
@@ -94,7 +93,7 @@ class BertOutput(nn.Module):
 
     def forward(self, y: Any, x: Any) -> Any:
         """y: (N, inputs); x: (N, H)."""
-        return self.LayerNorm(self.dropout(self.dense(y)) + x)
+        return self.LayerNorm(self.dropout(self.dense(y)), residual=x)[0]
 
 
 class BertAttention(nn.Module):
@@ -171,8 +170,9 @@ class BertModel(BertPreTrainedModel, BareEncoder):
         for key in ("is_decoder", "add_cross_attention"):
             if config.extra.get(key):
                 raise ValueError(f"config: {key}: expected false, {type(self).__name__} is an encoder; got {config.extra[key]!r}")
-        if config.extra.get("position_embedding_type", "absolute") != "absolute":
-            raise ValueError(f"config: position_embedding_type: expected 'absolute', got {config.extra['position_embedding_type']!r}")
+        kind = config.extra.get("position_embedding_type", "absolute")
+        if kind != "absolute":
+            raise ValueError(f"config: position_embedding_type: expected 'absolute', got {kind!r}")
         self.embeddings = self.embeddings_class(config)
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config) if add_pooling_layer else None
@@ -180,30 +180,21 @@ class BertModel(BertPreTrainedModel, BareEncoder):
 
     def forward(
         self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, position_ids: Any = None,
-        inputs_embeds: Any = None, *, output_attentions: bool | None = None, output_hidden_states: bool | None = None,
-        return_dict: bool | None = None, packed: bool = True, first_only: bool = False,
+        inputs_embeds: Any = None, **asked: Any,
     ) -> EncoderOutput:
         """`last_hidden_state` (B, T, H), 0 at padding; `pooler_output` (B, H); where asked for `hidden_states`, `attentions`.
 
-        input_ids: tokens (B, T). attention_mask: (B, T), 0 for padding, wherever it is. token_type_ids: segments (B, T), 0 by default.
-        position_ids: (B, T), 0 … T - 1 by default. output_hidden_states: the rows before each layer and behind the last, (B, T, H)
-        each. output_attentions: weights (B, heads, T, T) of each layer; then padding is computed too. packed=False computes it anyhow.
-        first_only: nobody wants another row than those of the first tokens: the last layer computes no others, and
-        `last_hidden_state` is left out. All arguments may be Tensors, arrays or lists.
+        input_ids: tokens (B, T). attention_mask: (B, T), 0 for padding, wherever it is. token_type_ids: segments (B, T), 0 by
+        default. position_ids: (B, T), 0 … T - 1 by default. All may be Tensors, arrays or lists. More that may be asked:
+
+        output_hidden_states: the rows before each layer and behind the last, (B, T, H) each. output_attentions: weights
+        (B, heads, T, T) of each layer; then padding is computed too. packed=False: it is computed anyhow. first_only=True: nobody
+        wants other rows than those of the first tokens, so the last layer computes no others; there is no `last_hidden_state`.
 
         Raises `IndexError` for numbers out of range, `ValueError` for shapes that do not fit; both name the argument.
         """
-        x, layout, states, weights = self.run(
-            self.encoder.layer, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds,
-            output_attentions=output_attentions, output_hidden_states=output_hidden_states, return_dict=return_dict, packed=packed,
-            needs_first=self.pooler is not None or first_only, first_only=first_only,
-        )
-        first = x if len(x) != len(layout) else layout.first(x) if first_only or self.pooler is not None else None
-        return EncoderOutput(
-            first if first_only else x, layout,
-            last_hidden_state=None if first_only else Later(lambda: layout.pad(x)),
-            pooler_output=None if self.pooler is None else self.pooler(first),
-            hidden_states=padded(layout, states), attentions=weights,
+        return self.run(
+            self.encoder.layer, self.pooler, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **asked
         )
 
 
@@ -213,6 +204,13 @@ class BertModel(BertPreTrainedModel, BareEncoder):
 def dropout_of(config: BertConfig) -> nn.Dropout:
     """The dropout before a classifier."""
     return nn.Dropout(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
+
+
+def two_labels(config: ModelConfig) -> int:
+    """The outputs of question answering: 2. Raises `ValueError` where a configuration has another number of labels."""
+    if config.num_labels != 2:
+        raise ValueError(f"config: num_labels: expected 2, first and last token of an answer, got {config.num_labels}")
+    return 2
 
 
 class BertPredictionHeadTransform(nn.Module):
@@ -293,8 +291,6 @@ class BertForQuestionAnswering(SpanHead, BertPreTrainedModel):
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
-        if config.num_labels != 2:
-            raise ValueError(f"config: num_labels: expected 2, first and last token of an answer, got {config.num_labels}")
         self.bert = BertModel(config, add_pooling_layer=False)
-        self.qa_outputs = nn.Linear(config.hidden_size, config.num_labels)
+        self.qa_outputs = nn.Linear(config.hidden_size, two_labels(config))
         self.post_init()
