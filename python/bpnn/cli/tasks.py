@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import digits, sentiment
+from . import digits, lm, sentiment
 from .errors import CliError
 from .run import Run
 
-TASKS: dict[str, Any] = {"digits": digits, "sentiment": sentiment}
+TASKS: dict[str, Any] = {"digits": digits, "lm": lm, "sentiment": sentiment}
 
 
 def task_of(run: Run) -> Any:

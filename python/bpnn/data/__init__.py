@@ -3,28 +3,36 @@
     digits = bpnn.data.load_digits()             # MNIST where it is found, else the UCI digits of scikit-learn
     x, y = digits.train_images, digits.train_labels
     reviews = bpnn.data.load_sst2("data/sst2")   # sentences and labels in three parts; load_chnsenticorp, load_labeled_texts
+    text = bpnn.data.read_text(["input.txt"])    # running text; vocabularies and windows of it for language models
 """
 from .bucketing import BucketBatchSampler, PadCollate, SequenceDataset, pad
 from .digits import Digits, find_mnist, load_digits, load_mnist, load_uci_digits
 from .download import download_mnist
 from .idx import DataError, read_idx
+from .language import ConsecutiveWindows, RandomWindows, compact, read_text
 from .sentiment import (
     LabeledTexts, TextCorpus, find_chnsenticorp, find_sst2, load_chnsenticorp, load_labeled_texts, load_sst2,
 )
+from .subwords import BytePairVocabulary, CharacterVocabulary, load_language_vocabulary
 from .text import TOKENIZERS, characters, words
 from .vocabulary import Vocabulary
 
 __all__ = [
     "TOKENIZERS",
     "BucketBatchSampler",
+    "BytePairVocabulary",
+    "CharacterVocabulary",
+    "ConsecutiveWindows",
     "DataError",
     "Digits",
     "LabeledTexts",
     "PadCollate",
+    "RandomWindows",
     "SequenceDataset",
     "TextCorpus",
     "Vocabulary",
     "characters",
+    "compact",
     "download_mnist",
     "find_chnsenticorp",
     "find_mnist",
@@ -32,10 +40,12 @@ __all__ = [
     "load_chnsenticorp",
     "load_digits",
     "load_labeled_texts",
+    "load_language_vocabulary",
     "load_mnist",
     "load_sst2",
     "load_uci_digits",
     "pad",
     "read_idx",
+    "read_text",
     "words",
 ]
