@@ -13,7 +13,7 @@ from numpy cimport NPY_FLOAT32, NPY_INT64, ndarray, npy_intp
 from bpcore.lines cimport put_lines
 from bpcore.memory cimport contiguous, empty
 from bpcore.operand cimport cast, is_real, new, shape_of
-from bpcore.sparse cimport Groups, group, rows_dot, rows_max, rows_sum, sparse_rows, summed
+from bpcore.sparse cimport Groups, SparseTensor, group, rows_dot, rows_max, rows_sum, sparse_rows, summed
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, recordsn, wrap
 from bpcore.threads cimport parallel_for
 
@@ -117,11 +117,20 @@ cdef ndarray picked_rows(ndarray w, ndarray index):
 
 
 cdef object table_gradient(Groups groups, ndarray source, ndarray scale, ndarray dy, tuple shape, bint sparse, int typenum):
-    """dW from the gradients `dy` (M, D) that each place gets: `scale` times row `source` (or its own)."""
-    cdef ndarray dw = summed(groups, source, scale, contiguous(dy), -1 if sparse else shape[0])
+    """dW from the gradients `dy` (M, D) that each place gets: `scale` times row `source` (or its own).
+
+    Where few rows are named they travel alone even if a dense gradient is wanted: a head that is tied to the table has one that
+    they are added to."""
+    cdef bint loose = not sparse and 8 * np.PyArray_SIZE(groups.rows) < <Py_ssize_t> shape[0]
+    cdef ndarray dw = summed(groups, source, scale, contiguous(dy), -1 if sparse or loose else shape[0])
+    cdef SparseTensor rows
     if typenum != np.PyArray_TYPE(dw):
         dw = cast(dw, typenum)
-    return sparse_rows(groups.rows, dw, shape) if sparse else dw
+    if not (sparse or loose):
+        return dw
+    rows = sparse_rows(groups.rows, dw, shape)
+    rows.loose = loose
+    return rows
 
 
 cdef ndarray frequencies(Groups groups, Py_ssize_t n, object dtype):

@@ -42,6 +42,12 @@ cdef object plus(object a, object b, bint owned):
     return a
 
 
+cdef inline bint alone(object grad):
+    """Whether an array is a pooled one that nobody but the caller holds, so that it may be changed or kept."""
+    return Py_REFCNT(grad) <= 1 and type(grad) is not SparseTensor and (
+        isinstance(np.get_array_base(<ndarray> grad), Buffer) and np.PyArray_IS_C_CONTIGUOUS(grad))
+
+
 cdef void add_to(Pending state, Node node, int slot, object grad) except *:
     """Add one gradient to those that arrived at `node`."""
     if node.n_outputs > 1:
@@ -52,7 +58,9 @@ cdef void add_to(Pending state, Node node, int slot, object grad) except *:
     elif state.grad is None:
         state.grad = grad
     else:
-        state.grad = plus(state.grad, grad, state.owned)
+        held = state.grad
+        state.grad = None
+        state.grad = plus(held, grad, state.owned or alone(held))
         state.owned = True
 
 
@@ -79,6 +87,11 @@ cdef void accumulate(Accumulate node, Pending state, list captured) except *:
     state.grad = None
     if leaf is None or grad is None:
         return
+    if type(grad) is SparseTensor and (<SparseTensor> grad).loose and (
+        leaf.hooks is not None or captured is not None or leaf.gradient is None or type(leaf.gradient) is SparseTensor
+    ):
+        grad = dense_of(<SparseTensor> grad)
+        state.owned = True
     if leaf.hooks is not None:
         for hook in leaf.hooks:
             if type(hook) is not tuple:
@@ -95,8 +108,7 @@ cdef void accumulate(Accumulate node, Pending state, list captured) except *:
         held.bump()
     else:
         # A pooled array that nobody else holds becomes the gradient; anything shared is copied.
-        if not (state.owned or (Py_REFCNT(grad) <= 1 and isinstance(np.get_array_base(<ndarray> grad), Buffer)
-                                and np.PyArray_IS_C_CONTIGUOUS(grad))):
+        if not (state.owned or alone(grad)):
             fresh = empty_like(grad)
             np.PyArray_CopyInto(fresh, grad)
             grad = fresh

@@ -14,6 +14,7 @@ cdef class SparseTensor:
     cdef ndarray rows                  # int64 (U,), ascending, each once
     cdef ndarray array                 # (U, ...): their elements
     cdef tuple sizes                   # of the whole
+    cdef bint loose                    # a dense gradient on its way: the engine adds it up or makes it dense, nobody else sees it
 
 
 cdef Groups group(ndarray index, Py_ssize_t height, int64_t skip)

@@ -253,7 +253,9 @@ cdef SparseTensor coalesced(ndarray rows, ndarray values, tuple shape):
 
 
 cdef SparseTensor add_sparse(SparseTensor a, SparseTensor b):
-    return coalesced(numpy.concatenate([a.rows, b.rows]), numpy.concatenate([a.array, b.array]), a.sizes)
+    cdef SparseTensor s = coalesced(numpy.concatenate([a.rows, b.rows]), numpy.concatenate([a.array, b.array]), a.sizes)
+    s.loose = a.loose or b.loose
+    return s
 
 
 cdef int add_to_dense(ndarray dense, SparseTensor sparse) except -1:

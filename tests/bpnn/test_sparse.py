@@ -256,3 +256,41 @@ def test_torch_embedding(keywords):
     np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-12)
     np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-12)
     np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [10, 1000])  # of the table: one that the batch fills, one of which it names few rows
+def test_a_tied_table_gets_one_dense_gradient(size):
+    """What an embedding gives to a table that something else uses too, in every way that gradients come out."""
+    rng = np.random.default_rng(0)
+    table, ids = rng.standard_normal((size, 3)), rng.integers(0, size, (2, 7))
+    direct = rng.standard_normal((2, 7, size))
+
+    def loss(w):
+        x = F.embedding(bpnn.from_numpy(ids), w)
+        return (F.linear(x, w) * bpnn.from_numpy(direct)).sum()
+
+    x = table[ids]
+    expected = np.einsum("btv,bth->vh", direct, x)
+    np.add.at(expected, ids, direct @ table)
+    w = bpnn.tensor(table, requires_grad=True)
+    loss(w).backward()
+    np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-12)
+    loss(w).backward()
+    np.testing.assert_allclose(w.grad.numpy(), 2 * expected, rtol=1e-12)
+    (alone,) = bpnn.autograd.grad(F.embedding(bpnn.from_numpy(ids), w).sum(), w)
+    assert type(alone) is bpnn.Tensor and alone.sum().item() == ids.size * 3
+    seen = []
+    v = bpnn.tensor(table, requires_grad=True)
+    v.register_hook(lambda g: seen.append(type(g)))
+    loss(v).backward()
+    assert seen == [bpnn.Tensor]
+    np.testing.assert_allclose(v.grad.numpy(), expected, rtol=1e-12)
+
+
+def test_a_gradient_that_others_hold_is_not_changed_in_place():
+    x = bpnn.tensor(np.arange(4.0), requires_grad=True)
+    kept = []
+    y = x * 2.0
+    y.register_hook(lambda g: kept.append(g))
+    (y + x + x).sum().backward()
+    assert kept[0].tolist() == [1.0] * 4 and x.grad.tolist() == [4.0] * 4
