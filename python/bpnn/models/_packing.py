@@ -53,6 +53,13 @@ class Layout:
         """The rows of the texts' first tokens, (B, H)."""
         return F.embedding(bpnn.from_numpy(self.cu_seqlens[:-1]), rows)
 
+    def pool(self, rows: Any, mode: str) -> Any:
+        """The "mean" or "max" over the tokens of each text, (B, H); zeros for a text without tokens."""
+        places, starts = np.arange(len(self)), self.cu_seqlens
+        if self.real is not None and self.places is None:  # the rows of padding do not count
+            places, starts = np.flatnonzero(self.real), np.concatenate([[0], self.real.sum(1).cumsum()])
+        return F.embedding_bag(bpnn.from_numpy(places), rows, bpnn.from_numpy(starts), mode=mode, include_last_offset=True)
+
     def attend(
         self, query: Any, key: Any, value: Any, heads: int, dropout: float = 0.0, weights: list[Any] | None = None,
         first: bool = False,
