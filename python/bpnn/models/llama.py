@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from bpnn.utils.checkpoint import checkpoint
 
 from ._cache import KeyValueCache
 from ._decoder import Reading, last_places, next_tokens, read, token_numbers
-from ._layers import activation_name, classification_loss
+from ._layers import activation_name, classification_loss, weigh_reading
 from ._outputs import Later, ModelOutput
 from ._pretrained import ModelConfig, PreTrainedModel
+from .generation import GenerationMixin
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3")
 
@@ -36,8 +37,8 @@ class LlamaConfig(ModelConfig):
     intermediate_size: int = 11008
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
+    num_key_value_heads: int | None = None  # num_attention_heads where the file does not say
+    head_dim: int | None = None  # hidden_size / num_attention_heads
     hidden_act: str = "silu"
     max_position_embeddings: int = 2048
     initializer_range: float = 0.02
@@ -61,7 +62,8 @@ class LlamaConfig(ModelConfig):
             self.num_key_value_heads = self.num_attention_heads
         if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"config: num_key_value_heads {self.num_key_value_heads} does not divide num_attention_heads {self.num_attention_heads}"
+                f"config: num_key_value_heads: expected a number that divides num_attention_heads {self.num_attention_heads}, "
+                f"got {self.num_key_value_heads}"
             )
         if self.head_dim is None:
             if self.hidden_size % self.num_attention_heads:
@@ -143,19 +145,24 @@ class LlamaAttention(nn.Module):
     def __init__(self, config: LlamaConfig, layer: int):
         super().__init__()
         self.layer, self.window = layer, config.window(layer)
-        self.head_dim, self.dropout = config.head_dim, config.attention_dropout or 0.0
-        queries, keys = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
+        self.head_dim, self.dropout = cast(int, config.head_dim), config.attention_dropout or 0.0
+        queries, keys = config.num_attention_heads * self.head_dim, cast(int, config.num_key_value_heads) * self.head_dim
         bias, output_bias = config.biases
         self.q_proj = nn.Linear(config.hidden_size, queries, bias)
         self.k_proj = nn.Linear(config.hidden_size, keys, bias)
         self.v_proj = nn.Linear(config.hidden_size, keys, bias)
         self.o_proj = nn.Linear(queries, config.hidden_size, output_bias)
 
-    def forward(self, x: Any, reading: Reading, rotation: Rotation) -> Any:
-        """x, y: (B, T, H)."""
+    def forward(self, x: Any, reading: Reading, rotation: Rotation, weights: list[Any] | None = None) -> Any:
+        """x, y: (B, T, H). `weights` gets the attention weights (B, Q, T, S)."""
         shape = (*x.shape[:-1], -1, self.head_dim)
         q, k, v = rotation(self.q_proj(x).reshape(shape)), rotation(self.k_proj(x).reshape(shape)), self.v_proj(x).reshape(shape)
-        y = reading.attend(q, k, v, layer=self.layer, dropout=self.dropout if self.training else 0.0, window=self.window)
+        dropout = self.dropout if self.training else 0.0
+        if weights is None:
+            y = reading.attend(q, k, v, layer=self.layer, dropout=dropout, window=self.window)
+        else:
+            y, found = weigh_reading(q, k, v, reading, self.layer, dropout=dropout, window=self.window)
+            weights.append(found)
         return self.o_proj(y.reshape(*x.shape[:-1], -1))
 
 
@@ -171,6 +178,8 @@ class LlamaMLP(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """x, y: (…, H)."""
+        if self.activation == "silu":
+            return self.down_proj(F.swiglu(self.gate_proj(x), self.up_proj(x)))
         return self.down_proj(self.gate_proj(x, activation=self.activation) * self.up_proj(x))
 
 
@@ -182,10 +191,13 @@ class LlamaDecoderLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Any, reading: Reading, rotation: Rotation) -> Any:
-        """x, y: (B, T, H)."""
-        x = x + self.self_attn(self.input_layernorm(x), reading, rotation)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(
+        self, x: Any, change: Any, reading: Reading, rotation: Rotation, weights: list[Any] | None = None,
+    ) -> tuple[Any, Any]:
+        """The stream is `x + change`, both (B, T, H), or x where `change` is None; so is the result: the next norm adds the two."""
+        y, x = (self.input_layernorm(x), x) if change is None else self.input_layernorm(change, x)
+        y, x = self.post_attention_layernorm(self.self_attn(y, reading, rotation, weights), x)
+        return x, self.mlp(y)
 
 
 class LlamaPreTrainedModel(PreTrainedModel):
@@ -205,14 +217,16 @@ class LlamaModel(LlamaPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList([LlamaDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_emb = nn.RotaryEmbedding(config.head_dim, config.rope_theta, config.max_position_embeddings, config.rope_scaling)
+        self.rotary_emb = nn.RotaryEmbedding(
+            config.head_dim, config.rope_theta, config.max_position_embeddings, config.rope_scaling
+        )
         self.post_init()
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, *, position_ids: Any = None, past_key_values: KeyValueCache | None = None,
-        use_cache: bool | None = None, cu_seqlens: Any = None, output_hidden_states: bool = False,
+        use_cache: bool | None = None, cu_seqlens: Any = None, output_hidden_states: bool = False, output_attentions: bool = False,
     ) -> ModelOutput:
-        """`last_hidden_state` (B, T, H), and where asked for `past_key_values` and `hidden_states`.
+        """`last_hidden_state` (B, T, H), and where asked for `past_key_values`, `hidden_states`, `attentions`.
 
         input_ids: (B, T), or (N,) with `cu_seqlens`, where several texts lie one after the other. attention_mask: (B, T), 0 for
         padding (with a cache: of everything it holds too). position_ids: 0 … T - 1 by default. use_cache: give back, or go on
@@ -226,23 +240,27 @@ class LlamaModel(LlamaPreTrainedModel):
         x = self.embed_tokens(bpnn.from_numpy(tokens))
         rotation = Rotation.of(self.rotary_emb, reading.positions, x.dtype)
         states: list[Any] = []
+        weights: list[Any] | None = [] if output_attentions else None
+        change = None
         for layer in self.layers:
             if output_hidden_states:
-                states.append(x)
-            x = self.run(layer, x, reading, rotation)
-        x = self.norm(x)
+                states.append(x if change is None else x + change)
+            x, change = self.run(layer, x, change, reading, rotation, weights)
+        x = self.norm(x) if change is None else self.norm(change, x)[0]
         if past_key_values is not None:
             past_key_values.advance(tokens.shape[-1])
         return ModelOutput(
-            last_hidden_state=x, past_key_values=past_key_values, hidden_states=(*states, x) if output_hidden_states else None,
+            last_hidden_state=x, past_key_values=past_key_values,
+            hidden_states=(*states, x) if output_hidden_states else None,
+            attentions=None if weights is None else tuple(weights),
         )
 
-    def run(self, layer: LlamaDecoderLayer, *given: Any) -> Any:
+    def run(self, layer: LlamaDecoderLayer, *given: Any) -> tuple[Any, Any]:
         """One layer, whose activations are computed twice instead of stored where `gradient_checkpointing_enable` asked for it."""
         return checkpoint(layer, *given) if self.recompute and self.training else layer(*given)
 
 
-class LlamaForCausalLM(LlamaPreTrainedModel):
+class LlamaForCausalLM(GenerationMixin, LlamaPreTrainedModel):
     """LLaMA that predicts the next token. `lm_head.weight` is `model.embed_tokens.weight` where `tie_word_embeddings` says so."""
 
     body: ClassVar[type[LlamaModel]] = LlamaModel
@@ -256,7 +274,9 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
         else:
             self.start(self.lm_head)
 
-    def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, logits_to_keep: int = 0, **given: Any) -> ModelOutput:
+    def forward(
+        self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, logits_to_keep: int = 0, **given: Any,
+    ) -> ModelOutput:
         """`logits` (B, T, V), with `labels` also the `loss`; other arguments and results as in `LlamaModel`.
 
         labels: (B, T), usually `input_ids` themselves: place t is to predict label t + 1; -100 does not count. The loss is made in
@@ -270,7 +290,10 @@ class LlamaForCausalLM(LlamaPreTrainedModel):
             loss = F.linear_cross_entropy(x.reshape(-1, x.shape[-1]), self.lm_head.weight, bpnn.from_numpy(target.reshape(-1)))
         kept = x[..., -logits_to_keep:, :] if logits_to_keep else x
         logits = self.lm_head(kept) if loss is None else Later(lambda: self.lm_head(kept))
-        return ModelOutput(loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states)
+        return ModelOutput(
+            loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel):
@@ -292,5 +315,5 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         logits = self.score(x[bpnn.arange(len(tokens)), bpnn.from_numpy(places)])
         return ModelOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits,
-            past_key_values=output.past_key_values, hidden_states=output.hidden_states,
+            past_key_values=output.past_key_values, hidden_states=output.hidden_states, attentions=output.attentions,
         )

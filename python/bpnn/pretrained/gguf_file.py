@@ -173,7 +173,7 @@ class _Cursor:
     def _texts(self, count: int, what: str) -> list[str]:
         """`text` many times, without its checks' price: a vocabulary has a hundred thousand."""
         path, size, at = self.file.path, self.file.size, self.at
-        data = memoryview(self.file.array(0, size, np.uint8, (size,)))
+        data = self.file.array(0, size, np.uint8, (size,)).data
         number = struct.Struct("<Q").unpack_from
         texts = []
         for _ in range(count):
