@@ -20,6 +20,7 @@ from ._decoder import Reading, last_places, next_tokens, read, token_numbers
 from ._layers import activation_name, classification_loss, weighted_values
 from ._outputs import Later, ModelOutput
 from ._pretrained import ModelConfig, PreTrainedModel
+from .generation import GenerationMixin
 
 
 @dataclass(kw_only=True)
@@ -117,10 +118,11 @@ class GPT2Block(nn.Module):
         self.mlp = GPT2MLP(config)
         self.drop = nn.Dropout(config.resid_pdrop)
 
-    def forward(self, x: Any, reading: Reading, weights: list[Any] | None = None) -> Any:
-        """x, y: (B, T, H)."""
-        x = x + self.drop(self.attn(self.ln_1(x), reading, weights))
-        return x + self.drop(self.mlp(self.ln_2(x)))
+    def forward(self, x: Any, change: Any, reading: Reading, weights: list[Any] | None = None) -> tuple[Any, Any]:
+        """The stream is `x + change`, both (B, T, H), or x where `change` is None; so is the result: the next norm adds the two."""
+        y, x = (self.ln_1(x), x) if change is None else self.ln_1(change, x)
+        y, x = self.ln_2(self.drop(self.attn(y, reading, weights)), x)
+        return x, self.drop(self.mlp(y))
 
 
 class GPT2PreTrainedModel(PreTrainedModel):
@@ -181,10 +183,12 @@ class GPT2Model(GPT2PreTrainedModel):
         x = self.drop(x)
         states: list[Any] = []
         weights: list[Any] | None = [] if output_attentions else None
+        change = None
         for block in self.h:
-            states.append(x)
-            x = self.run(block, x, reading, weights)
-        x = self.ln_f(x)
+            if output_hidden_states:
+                states.append(x if change is None else x + change)
+            x, change = self.run(block, x, change, reading, weights)
+        x = self.ln_f(x) if change is None else self.ln_f(change, x)[0]
         if past_key_values is not None:
             past_key_values.advance(tokens.shape[-1])
         return ModelOutput(
@@ -193,12 +197,12 @@ class GPT2Model(GPT2PreTrainedModel):
             attentions=None if weights is None else tuple(weights),
         )
 
-    def run(self, block: GPT2Block, *given: Any) -> Any:
+    def run(self, block: GPT2Block, *given: Any) -> tuple[Any, Any]:
         """One block, whose activations are computed twice instead of stored where `gradient_checkpointing_enable` asked for it."""
         return checkpoint(block, *given) if self.recompute and self.training else block(*given)
 
 
-class GPT2LMHeadModel(GPT2PreTrainedModel):
+class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
     """GPT-2 that predicts the next token. `lm_head.weight` is `transformer.wte.weight` where `tie_word_embeddings` says so."""
 
     def __init__(self, config: GPT2Config):
