@@ -70,7 +70,7 @@ ARCHITECTURES = {
     "llama": llama(
         "Llama", ("Model", "ForCausalLM", "ForSequenceClassification"),
         {"head_dim": 32, "attention_bias": True, "mlp_bias": True}),
-    "llama3": llama("Llama", ("ForCausalLM",), rope_parameters=LLAMA3, tie_word_embeddings=True),
+    "llama3": llama("Llama", ("ForCausalLM",), rope_parameters=LLAMA3, tie_word_embeddings=True, bos_token_id=None),
     "mistral": llama("Mistral", sliding_window=5),
     "qwen2": llama(
         "Qwen2", mid={"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2}, tie_word_embeddings=True),

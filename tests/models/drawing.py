@@ -15,7 +15,7 @@ def weight(name, shape):
     """The float32 tensor of a parameter, by its name in files: norms about 1, biases that are not 0, matrices of small gain."""
     numbers = 3**0.5 * uniform(name, shape)
     if len(shape) > 1:
-        numbers = numbers * (1.2 / np.prod(shape[1:]) ** 0.5)
+        numbers = numbers * (0.8 / np.prod(shape[1:]) ** 0.5)
     elif "norm" in name.lower() or ".ln_" in f".{name}":
         numbers = 0.2 * numbers + (0 if name.endswith(("bias", "beta")) else 1)
     else:

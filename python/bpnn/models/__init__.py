@@ -23,10 +23,21 @@ if _TYPE_CHECKING:
         AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForMaskedLM,
         AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoModelForTokenClassification,
     )
+    from .bert import (
+        BertConfig, BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel,
+    )
+    from .distilbert import (
+        DistilBertConfig, DistilBertForMaskedLM, DistilBertForQuestionAnswering, DistilBertForSequenceClassification,
+        DistilBertForTokenClassification, DistilBertModel,
+    )
     from .gpt2 import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
     from .llama import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
     from .mistral import MistralConfig, MistralForCausalLM, MistralForSequenceClassification, MistralModel
     from .qwen2 import Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification, Qwen2Model
+    from .roberta import (
+        RobertaConfig, RobertaForMaskedLM, RobertaForQuestionAnswering, RobertaForSequenceClassification,
+        RobertaForTokenClassification, RobertaModel,
+    )
     from .vit import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
 # The file of this folder that has a name which importing the package does not pay for
@@ -35,10 +46,22 @@ _PLACES = {
         "AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForImageClassification", "AutoModelForMaskedLM",
         "AutoModelForQuestionAnswering", "AutoModelForSequenceClassification", "AutoModelForTokenClassification",
     ),
+    "bert": (
+        "BertConfig", "BertForMaskedLM", "BertForQuestionAnswering", "BertForSequenceClassification",
+        "BertForTokenClassification", "BertModel",
+    ),
+    "distilbert": (
+        "DistilBertConfig", "DistilBertForMaskedLM", "DistilBertForQuestionAnswering", "DistilBertForSequenceClassification",
+        "DistilBertForTokenClassification", "DistilBertModel",
+    ),
     "gpt2": ("GPT2Config", "GPT2ForSequenceClassification", "GPT2LMHeadModel", "GPT2Model"),
     "llama": ("LlamaConfig", "LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel"),
     "mistral": ("MistralConfig", "MistralForCausalLM", "MistralForSequenceClassification", "MistralModel"),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification", "Qwen2Model"),
+    "roberta": (
+        "RobertaConfig", "RobertaForMaskedLM", "RobertaForQuestionAnswering", "RobertaForSequenceClassification",
+        "RobertaForTokenClassification", "RobertaModel",
+    ),
     "vit": ("ViTConfig", "ViTForImageClassification", "ViTImageProcessor", "ViTModel"),
 }
 _LATER = {name: place for place, names in _PLACES.items() for name in names}

@@ -58,7 +58,8 @@ class ModelConfig(PretrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds; what is not known is left out."""
         own = ("architectures", "id2label", "label2id", "problem_type", "pad_token_id", "bos_token_id", "eos_token_id")
-        return {key: value for key, value in super().to_dict().items() if value is not None or key not in own}
+        absent = {key for key in own if getattr(type(self), key, None) is None}  # null says something where the default is a number
+        return {key: value for key, value in super().to_dict().items() if value is not None or key not in absent}
 
 
 class PreTrainedModel(nn.Module):
@@ -159,8 +160,13 @@ class PreTrainedModel(nn.Module):
         if dtype is not None:
             model.to(dtype)
         model.load_file(source.weights)
+        model.came_from(source.path)
         return model.eval()
 
+    def came_from(self, path: str) -> None:
+        """A place to read what else lies beside the weights; `path` is the folder or file that they were read from."""
+
+    @bpnn.no_grad()
     def load_file(self, weights: Weights) -> None:
         """Copy a file's tensors into the parameters; see `from_pretrained`."""
         cls, config = type(self), self.config
@@ -184,7 +190,11 @@ class PreTrainedModel(nn.Module):
                 stacklevel=3,
             )
             for name in dict.fromkeys(item.rpartition(".")[0] for item in missing):
+                own = modules[name]._parameters.items()  # of these some may have been read: a head's matrix tied to the embedding
+                read = [(p, p.clone()) for key, p in own if p is not None and f"{name}.{key}".lstrip(".") not in missing]
                 self.start(modules[name])
+                for parameter, numbers in read:
+                    parameter.copy_(numbers)
         tied: dict[int, list[str]] = {}  # the file may have a tied tensor under any of its names
         for name, tensor in self.state_dict(keep_vars=True).items():
             tied.setdefault(id(tensor), []).append(name)
