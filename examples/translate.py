@@ -14,8 +14,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import bpnn
-from bpnn.data.tatoeba import chinese_script, load_tatoeba, split_pairs
-from bpnn.data import BucketBatchSampler
+from bpnn.data import BucketBatchSampler, chinese_script, load_tatoeba, split_pairs
 from bpnn.models.transformer import TransformerConfig, TransformerForConditionalGeneration
 from bpnn.train import Progress, Trainer
 from bpnn.utils.data import DataLoader
@@ -170,19 +169,20 @@ def main():
         dropout=options.dropout, normalize_before=True, label_smoothing=0.1, pad_token_id=target.token_to_id(PAD),
         bos_token_id=target.token_to_id(BOS), eos_token_id=target.token_to_id(EOS),
     )
-    translator = Translator(TransformerForConditionalGeneration(config), source, target)
-    print(f"{config.vocab_size:,} English pieces, {config.target_size:,} characters, {translator.model.num_parameters():,} parameters")
+    model = TransformerForConditionalGeneration(config)
+    translator = Translator(model, source, target)
+    print(f"{config.vocab_size:,} English pieces, {config.target_size:,} characters, {model.num_parameters():,} parameters")
 
     batches = loader(Pairs(translator, training), options.batch, True)
     steps = options.epochs * len(batches)
     rising = max(1, round(options.warmup * steps))
-    optimizer = bpnn.optim.AdamW(translator.model.parameters(), lr=options.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = bpnn.optim.AdamW(model.parameters(), lr=options.lr, betas=(0.9, 0.98), weight_decay=0.01)
     rate = bpnn.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / rising, max(steps - step, 0) / max(steps - rising, 1))
     )
     # The model computes its loss itself; `target_key` leaves the labels in the batch.
     trainer = Trainer(
-        translator.model, optimizer, lambda output: output.loss, scheduler=rate, schedule_every="step", clip_norm=1.0,
+        model, optimizer, lambda output: output.loss, scheduler=rate, schedule_every="step", clip_norm=1.0,
         callbacks=[Progress()], target_key="",
     )
     began = time.perf_counter()

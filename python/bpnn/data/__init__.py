@@ -14,6 +14,7 @@ from .sentiment import (
     LabeledTexts, TextCorpus, find_chnsenticorp, find_sst2, load_chnsenticorp, load_labeled_texts, load_sst2,
 )
 from .subwords import BytePairVocabulary, CharacterVocabulary, load_language_vocabulary
+from .tatoeba import SentencePairs, chinese_script, find_tatoeba, load_tatoeba, split_pairs
 from .text import TOKENIZERS, characters, words
 from .vocabulary import Vocabulary
 
@@ -27,25 +28,30 @@ __all__ = [
     "Digits",
     "LabeledTexts",
     "PadCollate",
+    "SentencePairs",
     "RandomWindows",
     "SequenceDataset",
     "TextCorpus",
     "Vocabulary",
     "characters",
+    "chinese_script",
     "compact",
     "download_mnist",
     "find_chnsenticorp",
     "find_mnist",
     "find_sst2",
+    "find_tatoeba",
     "load_chnsenticorp",
     "load_digits",
     "load_labeled_texts",
     "load_language_vocabulary",
     "load_mnist",
     "load_sst2",
+    "load_tatoeba",
     "load_uci_digits",
     "pad",
     "read_idx",
+    "split_pairs",
     "read_text",
     "words",
 ]

@@ -50,20 +50,21 @@ def load_tatoeba(data: str | os.PathLike[str] | None = None, language: str = "cm
     if path is None:
         place = data if data is not None else os.environ.get("BPNN_DATA")
         if place is None:
-            raise DataError(f"no folder of {language}.txt is known: give one, or set BPNN_DATA to the folder above tatoeba-{language}-eng")
+            raise DataError(f"no {language}.txt is known: give it, or set BPNN_DATA to the folder above tatoeba-{language}-eng")
         raise DataError(f"{place}: holds no {language}.txt")
     if path.stat().st_size > LARGEST:
         raise DataError(f"{path}: larger than {LARGEST >> 20} MiB")
     source, target = [], []
     for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
-            fields = line.decode("utf-8").strip("\r").split("\t")
+            text = line.decode("utf-8").strip("\r")
         except UnicodeDecodeError as error:
             raise DataError(f"{path}:{number}: expected UTF-8 ({error.reason})") from None
-        if fields == [""]:
+        if not text:
             continue
+        fields = text.split("\t")
         if len(fields) < 2 or not fields[0].strip() or not fields[1].strip():
-            raise DataError(f"{path}:{number}: expected English<TAB>translation, got {line[:40]!r}")
+            raise DataError(f"{path}:{number}: expected English<TAB>translation, got {text[:40]!r}")
         source.append(fields[0].strip())
         target.append(fields[1].strip())
     if not source:
@@ -103,9 +104,8 @@ def _linked(pairs: SentencePairs) -> np.ndarray:
     from scipy.sparse.csgraph import connected_components
 
     number: dict[tuple[int, str], int] = {}
-    ends = np.array(
-        [[number.setdefault((side, text), len(number)) for side, text in enumerate(both)] for both in zip(pairs.source, pairs.target)]
-    ).reshape(-1, 2)
+    both = zip(pairs.source, pairs.target)
+    ends = np.array([[number.setdefault((i, text), len(number)) for i, text in enumerate(pair)] for pair in both]).reshape(-1, 2)
     links = coo_array((np.ones(len(ends), np.int8), ends.T), shape=(len(number), len(number)))
     return np.asarray(connected_components(links, directed=False)[1])[ends[:, 0]] if len(ends) else np.zeros(0, np.int64)
 

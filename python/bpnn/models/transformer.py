@@ -1,6 +1,6 @@
 """An encoder and a decoder for translation and other texts from texts: Vaswani et al. 2017, "Attention is all you need".
 
-    config = TransformerConfig(vocab_size=8000, decoder_vocab_size=4000, d_model=256, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = TransformerConfig(vocab_size=8000, d_model=256, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     model = TransformerForConditionalGeneration(config)
     model(input_ids, attention_mask, labels=labels).loss.backward()
     translations = model.generate(input_ids, attention_mask, num_beams=4)
@@ -37,10 +37,10 @@ __all__ = ["TransformerConfig", "TransformerForConditionalGeneration", "Transfor
 class TransformerConfig(ModelConfig):
     """Sizes under the keys that Marian and BART have for them.
 
-    decoder_vocab_size: of the target; None: as the source. share_encoder_decoder_embeddings: one table for both, where there is one
-    vocabulary. tie_word_embeddings: the target's table is the last map too. position_embedding_type: "sinusoidal" or "learned".
-    normalize_before: norms before each part ("pre-norm") instead of behind. final_norm: one more norm behind each stack; None: where
-    `normalize_before`. label_smoothing: of the loss in training. decoder_start_token_id: before the first token; None: bos.
+    decoder_vocab_size: of the target; None: as the source. share_encoder_decoder_embeddings: one table for both, where there is
+    one vocabulary. tie_word_embeddings: the target's table is the last map too. position_embedding_type: "sinusoidal" or "learned".
+    normalize_before: norms before each part ("pre-norm") instead of behind. final_norm: one more norm behind each stack; None:
+    where `normalize_before`. label_smoothing: of the loss in training. decoder_start_token_id: before the first token; None: bos.
     """
 
     model_type = "transformer"
@@ -228,7 +228,7 @@ class _Stack(nn.Module):
         self.layer_norm = nn.LayerNorm(E, eps=config.layer_norm_eps) if final else None
         self.dropout = nn.Dropout(config.dropout)
         self.scale = math.sqrt(E) if config.scale_embedding else 1.0
-        self._sinusoids = sinusoids(config.max_position_embeddings, E) if kind == "sinusoidal" else None
+        self._sinusoids = sinusoids(config.max_position_embeddings if kind == "sinusoidal" else 0, E)
 
     def embed(self, tokens: np.ndarray, positions: np.ndarray) -> Any:
         """Tokens (N,) at positions (N,) → (N, E)."""
