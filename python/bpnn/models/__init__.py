@@ -38,6 +38,7 @@ if _TYPE_CHECKING:
         RobertaConfig, RobertaForMaskedLM, RobertaForQuestionAnswering, RobertaForSequenceClassification,
         RobertaForTokenClassification, RobertaModel,
     )
+    from .transformer import TransformerConfig, TransformerForConditionalGeneration, TransformerModel
     from .vit import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
 # The file of this folder that has a name which importing the package does not pay for
@@ -62,6 +63,7 @@ _PLACES = {
         "RobertaConfig", "RobertaForMaskedLM", "RobertaForQuestionAnswering", "RobertaForSequenceClassification",
         "RobertaForTokenClassification", "RobertaModel",
     ),
+    "transformer": ("TransformerConfig", "TransformerForConditionalGeneration", "TransformerModel"),
     "vit": ("ViTConfig", "ViTForImageClassification", "ViTImageProcessor", "ViTModel"),
 }
 _LATER = {name: place for place, names in _PLACES.items() for name in names}
