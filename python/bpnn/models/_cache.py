@@ -52,18 +52,27 @@ class KeyValueCache:
         """Count `count` more places as taken: at the end of a pass."""
         self.length += count
 
-    def reorder(self, rows: Any) -> None:
-        """Take other sequences in place of the present ones: sequence i becomes what sequence `rows[i]` was (beam search)."""
+    def reorder(self, rows: Any, since: int = 0) -> None:
+        """Take other sequences in place of the present ones: sequence i becomes what sequence `rows[i]` was (beam search).
+
+        since: all of them are the same up to there (the prompt of the beams).
+        """
         rows = np.asarray(rows)
-        if np.array_equal(rows, np.arange(len(rows))):
-            return
-        for kept in self._layers:
-            for store in kept:
-                store[: len(rows), :, : self.length] = store[rows, :, : self.length]
+        moved = np.flatnonzero(rows != np.arange(len(rows)))
+        if moved.size:
+            for kept in self._layers:
+                for store in kept:
+                    store[moved, :, since : self.length] = store[rows[moved], :, since : self.length]
 
     def repeat(self, times: int) -> None:
         """Every sequence `times` times, side by side."""
-        self._layers = [tuple(np.repeat(store, times, 0) for store in kept) for kept in self._layers]  # type: ignore[misc]
+        self._layers = [tuple(self._repeated(store, times) for store in kept) for kept in self._layers]  # type: ignore[misc]
+
+    def _repeated(self, store: np.ndarray, times: int) -> np.ndarray:
+        many = np.empty((len(store) * times, *store.shape[1:]), store.dtype)
+        for i in range(times):
+            many[i::times, :, : self.length] = store[:, :, : self.length]
+        return many
 
     def crop(self, length: int) -> None:
         """Forget what is behind the first `length` places."""

@@ -87,8 +87,9 @@ class GPT2Attention(nn.Module):
             weights.append(found)
         elif reading.cache is None:
             y = F.qkv_attention(
-                qkv, reading.cu_seqlens, attn_mask=None if reading.mask is None else bpnn.from_numpy(reading.mask),
-                dropout_p=dropout, is_causal=True, scale=self.scale, key_lengths=reading.key_lengths,
+                qkv if reading.cu_seqlens is None else qkv.flatten(0, -4), reading.cu_seqlens,
+                attn_mask=None if reading.mask is None else bpnn.from_numpy(reading.mask), dropout_p=dropout,
+                is_causal=True, scale=self.scale, key_lengths=reading.key_lengths,
             )
         else:
             q, k, v = (qkv.select(-3, i) for i in range(3))

@@ -18,7 +18,7 @@ from bpnn.utils.checkpoint import checkpoint
 
 from ._cache import KeyValueCache
 from ._decoder import Reading, last_places, next_tokens, read, token_numbers
-from ._layers import activation_name, classification_loss, weigh_reading
+from ._layers import activation_name, classification_loss, numbers, weigh_reading
 from ._outputs import Later, ModelOutput
 from ._pretrained import ModelConfig, PreTrainedModel
 from .generation import GenerationMixin
@@ -229,8 +229,9 @@ class LlamaModel(LlamaPreTrainedModel):
         """`last_hidden_state` (B, T, H), and where asked for `past_key_values`, `hidden_states`, `attentions`.
 
         input_ids: (B, T), or (N,) with `cu_seqlens`, where several texts lie one after the other. attention_mask: (B, T), 0 for
-        padding (with a cache: of everything it holds too). position_ids: 0 … T - 1 by default. use_cache: give back, or go on
-        with, a `KeyValueCache`; without gradients. Raises `IndexError` and `ValueError` naming the argument.
+        padding (with a cache: of everything it holds too). position_ids: 0 … T - 1 by default; where they do not go up one by one,
+        without mask and cache, another text begins. use_cache: give back, or go on with, a `KeyValueCache`; without gradients.
+        Raises `IndexError` and `ValueError` naming the argument.
         """
         config = self.config
         tokens = token_numbers(input_ids, config.vocab_size)
@@ -308,11 +309,15 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         self.start(self.score)
 
     def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
-        """`logits` (B, num_labels), with `labels` the `loss` that `problem_type` says: see `classification_loss`."""
+        """`logits` (B, num_labels), B the number of texts; with `labels` the `loss` that `problem_type` says: `classification_loss`."""
         tokens = token_numbers(input_ids, self.config.vocab_size)
         output = self.model(tokens, attention_mask, **given)
-        x, places = output.last_hidden_state, last_places(tokens, self.config.pad_token_id)
-        logits = self.score(x[bpnn.arange(len(tokens)), bpnn.from_numpy(places)])
+        x = output.last_hidden_state
+        if given.get("cu_seqlens") is None:
+            last = x[bpnn.arange(len(tokens)), bpnn.from_numpy(last_places(tokens, self.config.pad_token_id))]
+        else:
+            last = x.reshape(tokens.size, -1)[bpnn.from_numpy(numbers(given["cu_seqlens"], "cu_seqlens")[1:] - 1)]
+        logits = self.score(last)
         return ModelOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits,
             past_key_values=output.past_key_values, hidden_states=output.hidden_states, attentions=output.attentions,

@@ -1,0 +1,260 @@
+"""Writing on: tokens, scores and filters equal those of `transformers`; streams, stops, seeds and the context's end."""
+import numpy as np
+import pytest
+
+import bpnn
+from bpnn.models._generation_config import GenerationConfig, merge
+from bpnn.models._sampling import draw, draw_several, processors, softmax
+from bpnn.models.generation import TextStream, TextStreamer
+from bpnn.models.gpt2 import GPT2Config, GPT2LMHeadModel
+from bpnn.models.llama import LlamaConfig, LlamaForCausalLM
+
+SIZES = {"vocab_size": 59, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 48}
+# Random models say the same token for ever unless their weights are large.
+TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "initializer_range": 0.6}
+
+
+def gpt2(**changes):
+    bpnn.manual_seed(5)
+    return GPT2LMHeadModel(GPT2Config.from_dict({**SIZES, **TOKENS, **changes})).eval()
+
+
+def llama(**changes):
+    bpnn.manual_seed(6)
+    return LlamaForCausalLM(LlamaConfig.from_dict(
+        {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, **TOKENS, **changes})).eval()
+
+
+MODELS = pytest.mark.parametrize("make", [gpt2, llama])
+
+
+def prompts(rows=3, length=7, seed=0):
+    """Tokens with 0, 1, 2, … places of padding on the left, and their mask."""
+    ids = np.random.default_rng(seed).integers(4, SIZES["vocab_size"], (rows, length))
+    mask = np.arange(length) >= 2 * np.arange(rows)[:, None]
+    return np.where(mask, ids, 3), mask.astype(np.int64)
+
+
+def naive(model, ids, count):
+    """The most probable token, `count` times, reading everything again each time."""
+    ids = np.array(ids)
+    for _ in range(count):
+        with bpnn.no_grad():
+            logits = model(ids).logits.numpy()[:, -1]
+        ids = np.concatenate([ids, logits.argmax(1)[:, None]], 1)
+    return ids
+
+
+# --- greedy ------------------------------------------------------------------------------------------------------------------
+
+
+@MODELS
+def test_greedy_takes_the_most_probable_token(make):
+    model, ids = make(), prompts(1)[0]
+    assert np.array_equal(model.generate(ids, max_new_tokens=20, eos_token_id=None).numpy(), naive(model, ids, 20))
+
+
+@MODELS
+def test_padding_on_the_left_changes_nothing(make):
+    model = make()
+    ids, mask = prompts(3)
+    together = model.generate(ids, mask, max_new_tokens=12, eos_token_id=None).numpy()
+    for row, text, real in zip(together, ids, mask):
+        alone = model.generate(text[real == 1], max_new_tokens=12, eos_token_id=None).numpy()[0]
+        assert np.array_equal(row[real.argmin() if real[0] else (real == 0).sum():], alone)
+
+
+@MODELS
+def test_the_mask_is_seen_in_the_padding(make):
+    model = make()
+    ids, mask = prompts(3)
+    assert np.array_equal(model.generate(ids, max_new_tokens=9).numpy(), model.generate(ids, mask, max_new_tokens=9).numpy())
+
+
+def test_a_text_ends_and_is_filled_up():
+    model, ids = gpt2(), prompts(4, seed=3)[0]
+    free = model.generate(ids, np.ones_like(ids), max_new_tokens=25, eos_token_id=None).numpy()
+    end = int(free[0, 12])
+    found = model.generate(ids, np.ones_like(ids), max_new_tokens=25, eos_token_id=end).numpy()
+    for row, wanted in zip(found, free):
+        places = np.flatnonzero(wanted[7:] == end)
+        stop = 7 + places[0] + 1 if places.size else len(wanted)
+        assert np.array_equal(row[:stop], wanted[:stop][: len(row)])
+        assert (row[stop:] == 3).all()
+
+
+def test_no_end_before_min_new_tokens():
+    model, ids = gpt2(), prompts(1)[0]
+    end = int(model.generate(ids, max_new_tokens=1, eos_token_id=None).numpy()[0, -1])
+    assert model.generate(ids, max_new_tokens=9, eos_token_id=end).shape == (1, 8)
+    later = model.generate(ids, max_new_tokens=9, min_new_tokens=4, eos_token_id=end).numpy()
+    assert later.shape[1] >= 7 + 4 and end not in later[0, 7:11]
+
+
+def test_stops_at_tokens_and_starts_without_a_prompt():
+    model, ids = llama(), prompts(1)[0]
+    free = model.generate(ids, max_new_tokens=20, eos_token_id=None).numpy()
+    pair = free[0, 12:14].tolist()
+    assert np.array_equal(model.generate(ids, max_new_tokens=20, eos_token_id=None, stop=[pair]).numpy(), free[:, :14])
+    assert model.generate(max_new_tokens=3, eos_token_id=None).numpy()[0, 0] == 1
+
+
+def test_float64_models_write_the_same():
+    model, ids = gpt2(), prompts(2)[0]
+    wide = gpt2().double()
+    assert np.array_equal(model.generate(ids, max_new_tokens=8).numpy(), wide.generate(ids, max_new_tokens=8).numpy())
+
+
+# --- drawing -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_gives_the_same_text():
+    model, ids = gpt2(initializer_range=0.05), prompts(2, seed=1)[0]
+    texts = [model.generate(ids, do_sample=True, max_new_tokens=15, seed=seed).numpy() for seed in (1, 1, 2)]
+    assert np.array_equal(texts[0], texts[1]) and not np.array_equal(texts[0], texts[2])
+    bpnn.manual_seed(9)
+    first = model.generate(ids, do_sample=True, max_new_tokens=15).numpy()
+    bpnn.manual_seed(9)
+    assert np.array_equal(first, model.generate(ids, do_sample=True, max_new_tokens=15).numpy())
+    several = model.generate(ids, do_sample=True, max_new_tokens=15, num_return_sequences=3, seed=1).numpy()
+    assert several.shape[0] == 6 and not np.array_equal(several[0], several[1]) and (several[:3, :7] == ids[0]).all()
+
+
+def test_tokens_are_drawn_by_their_probabilities():
+    random = np.random.default_rng(0)
+    scores = np.log(np.array([0.5, 0.0, 0.3, 0.2], np.float32) + np.float32(0), where=np.array([1, 0, 1, 1], bool),
+                    out=np.full(4, -np.inf, np.float32))
+    counts = np.bincount(draw(np.tile(scores, (20000, 1)), random), minlength=4) / 20000
+    np.testing.assert_allclose(counts, [0.5, 0, 0.3, 0.2], atol=0.015)
+    pairs = draw_several(np.tile(scores, (20000, 1)), 2, random)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    np.testing.assert_allclose(np.bincount(pairs[:, 0], minlength=4) / 20000, [0.5, 0, 0.3, 0.2], atol=0.015)
+    second = np.bincount(pairs[pairs[:, 0] == 0, 1], minlength=4) / (pairs[:, 0] == 0).sum()
+    np.testing.assert_allclose(second, [0, 0, 0.6, 0.4], atol=0.02)
+    with pytest.raises(FloatingPointError):
+        draw(np.full((1, 3), np.nan, np.float32), random)
+
+
+def filtered(scores, tokens=None, prompt=4, **said):
+    settings = merge(GenerationConfig(eos_token_id=2), None, {"max_new_tokens": 9, **said}, prompt)
+    tokens = np.zeros((len(scores), prompt), np.int64) if tokens is None else tokens
+    for change in processors(settings):
+        scores = change(tokens, scores)
+    return scores
+
+
+def test_filters_by_hand():
+    scores = np.log(np.array([[0.4, 0.3, 0.15, 0.1, 0.05]], np.float32))
+    possible = lambda **said: np.flatnonzero(filtered(scores.copy(), do_sample=True, **said)[0] > -np.inf).tolist()  # noqa: E731
+    assert possible() == [0, 1, 2, 3, 4]
+    assert possible(top_k=2) == [0, 1]
+    assert possible(top_k=0, top_p=0.69) == [0, 1] and possible(top_k=0, top_p=0.71) == [0, 1, 2] and possible(top_p=0.0) == [0]
+    assert possible(min_p=0.3) == [0, 1, 2]
+    np.testing.assert_allclose(softmax(filtered(scores.copy(), do_sample=True, temperature=0.5)), softmax(2 * scores), rtol=1e-6)
+    penalized = filtered(np.array([[2.0, -2.0, 1.0, 3.0]], np.float32), np.array([[0, 1, 0, 1]]), repetition_penalty=2.0)
+    assert penalized.tolist() == [[1.0, -4.0, 1.0, 3.0]]
+    repeats = filtered(np.zeros((1, 5), np.float32), np.array([[3, 1, 4, 3, 1]]), 5, no_repeat_ngram_size=3)
+    assert np.flatnonzero(repeats[0] == -np.inf).tolist() == [4]
+    assert filtered(np.zeros((1, 5), np.float32), min_new_tokens=1)[0].tolist() == [0, 0, -np.inf, 0, 0]
+
+
+# --- beams -------------------------------------------------------------------------------------------------------------------
+
+
+def test_beams_find_the_best_text_of_few_tokens():
+    model = gpt2(vocab_size=5, bos_token_id=1, eos_token_id=None, initializer_range=0.9)
+    ids = np.array([[1, 4, 0]])
+    out = model.generate(ids, max_new_tokens=3, num_beams=25, num_return_sequences=5, return_dict_in_generate=True, output_scores=True)
+    texts = np.array([[a, b, c] for a in range(5) for b in range(5) for c in range(5)])
+    with bpnn.no_grad():
+        logits = model(np.concatenate([np.repeat(ids, 125, 0), texts], 1)).logits.numpy()[:, 2:5].astype(np.float64)
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    totals = np.take_along_axis(logs, texts[..., None], 2).sum((1, 2)) / 3
+    order = np.argsort(-totals)[:5]
+    assert np.array_equal(out.sequences.numpy()[:, 3:], texts[order])
+    np.testing.assert_allclose(out.sequences_scores.numpy(), totals[order], rtol=1e-4)
+
+
+# --- against transformers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Our models, and `transformers` with the same weights."""
+    pytest.importorskip("torch").set_num_threads(1)
+    transformers = pytest.importorskip("transformers")
+    found = {}
+    for name, make, kind in (("gpt2", gpt2, "GPT2LMHeadModel"), ("llama", llama, "LlamaForCausalLM")):
+        for scale in (0.6, 0.15):
+            folder = tmp_path_factory.mktemp(name)
+            ours = make(initializer_range=scale)
+            ours.save_pretrained(folder)
+            found[name, scale] = ours, getattr(transformers, kind).from_pretrained(folder).eval()
+    return found
+
+
+CASES = {
+    "greedy": {"max_new_tokens": 15},
+    "several ends": {"max_new_tokens": 15, "eos_token_id": [2, 9, 14, 21, 33]},
+    "no end": {"max_new_tokens": 10, "eos_token_id": None},
+    "penalty": {"max_new_tokens": 15, "repetition_penalty": 1.7},
+    "no repeats": {"max_new_tokens": 15, "no_repeat_ngram_size": 2},
+    "later": {"max_new_tokens": 15, "min_new_tokens": 6, "eos_token_id": [2, 9, 14, 21, 33, 40, 41, 42, 43]},
+    "max_length": {"max_length": 17},
+    "default length": {},
+    "beams": {"max_new_tokens": 12, "num_beams": 4},
+    "beams with ends": {"max_new_tokens": 12, "num_beams": 3, "num_return_sequences": 3, "eos_token_id": [2, 9, 14, 21, 33, 40, 41]},
+    "beams, early": {"max_new_tokens": 12, "num_beams": 3, "early_stopping": True, "eos_token_id": [9, 14, 21, 33, 40, 41, 42, 50]},
+    "beams, never": {"max_new_tokens": 12, "num_beams": 3, "early_stopping": "never", "eos_token_id": [2, 9, 14, 21], "length_penalty": 2.0},
+    "beams, short": {"max_new_tokens": 12, "num_beams": 5, "length_penalty": -0.5, "eos_token_id": 9, "num_return_sequences": 2},
+    "beams, penalty": {"max_new_tokens": 12, "num_beams": 3, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "min_new_tokens": 3},
+    "pad 0": {"max_new_tokens": 12, "num_beams": 3, "pad_token_id": 0, "eos_token_id": [2, 9, 14, 21, 33, 40, 41]},
+}
+
+
+@pytest.mark.rivals
+@pytest.mark.parametrize("case", CASES)
+def test_as_transformers(pairs, case):
+    import torch
+
+    for (name, scale), (ours, theirs) in pairs.items():
+        for seed, (rows, length) in enumerate([(1, 5), (3, 7), (4, 9)]):
+            ids, mask = prompts(rows, length, seed)
+            said = {**CASES[case], "return_dict_in_generate": True, "output_scores": True}
+            found = ours.generate(ids, mask, **said)
+            wanted = theirs.generate(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask), **said)
+            where = f"{name} {scale} {rows}"
+            assert np.array_equal(found.sequences.numpy(), wanted.sequences.numpy()), where
+            if "num_beams" in said:
+                np.testing.assert_allclose(found.sequences_scores.numpy(), wanted.sequences_scores.numpy(), rtol=1e-4, atol=1e-5, err_msg=where)
+                assert np.array_equal(found.beam_indices.numpy(), wanted.beam_indices.numpy()), where
+            assert len(found.scores) == len(wanted.scores)
+            for a, b in zip(found.scores, wanted.scores):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=2e-4, err_msg=where)
+
+
+@pytest.mark.rivals
+@pytest.mark.parametrize("said", [
+    {}, {"temperature": 0.7}, {"top_k": 5}, {"top_k": 0, "top_p": 0.8}, {"top_p": 0.95, "temperature": 1.4}, {"min_p": 0.1},
+    {"top_k": 7, "top_p": 0.6, "min_p": 0.2, "temperature": 0.9, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+    {"num_beams": 3, "top_k": 2, "top_p": 0.1}, {"num_beams": 2, "min_p": 0.9}, {"min_new_tokens": 3, "top_k": 100},
+])
+def test_filters_as_transformers(pairs, said):
+    """The same probabilities, bit for bit but for the division in softmax."""
+    import torch
+
+    theirs = pairs["gpt2", 0.6][1]
+    said = {"do_sample": True, "max_new_tokens": 9, "eos_token_id": [2, 5], **said}
+    random = np.random.default_rng(3)
+    ids = random.integers(0, 59, (40, 6))
+    scores = (3 * random.standard_normal((40, 59))).astype(np.float32)
+    config, _ = theirs._prepare_generation_config(None, **said)
+    theirs._prepare_special_tokens(config, True, device="cpu")
+    config.min_length = 6 + said.get("min_new_tokens", 0) if "min_new_tokens" in said else 0
+    wanted = theirs._get_logits_processor(config, input_ids_seq_length=6)(torch.from_numpy(ids), torch.from_numpy(scores.copy())).numpy()
+    settings = merge(GenerationConfig(), None, said, 6)
+    found = scores.copy()
+    for change in processors(settings):
+        found = change(ids, found)
+    assert np.array_equal(found, wanted)
+    np.testing.assert_allclose(softmax(found), torch.softmax(torch.from_numpy(wanted), -1).numpy(), rtol=1e-6)
