@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES, MODELS, VARIANTS, WITH_LOSS, inputs, padded
+from comparing import TOLERANCE, arrays, gradient_differences, off, run_own
 
 import bpnn
 from bpnn import models
@@ -42,7 +43,7 @@ def references(tmp_path_factory):
 @pytest.mark.parametrize("size", ["small", "mid"])
 @named(MODELS)
 def test_agrees(references, name, head, size, dtype):
-    from against import TOLERANCE, agree
+    from against import agree
 
     reference = references(name, head, size)
     own = reference.own(dtype=dtype)
@@ -77,8 +78,6 @@ def test_full_mask_and_holes(references, name, head):
 @named([(name, head) for name, head in MODELS if head in ("ForMaskedLM", "ForTokenClassification", "LMHeadModel", "ForCausalLM")])
 def test_labels_at_padding(references, name, head):
     """Labels at padding that are not -100 count, as they do in `transformers`."""
-    from against import run_own
-
     reference = references(name, head)
     given = inputs(reference.about, head, "small", reference.config, "right")
     given["labels"] = np.where(given["labels"] < 0, 1, given["labels"])
@@ -88,7 +87,7 @@ def test_labels_at_padding(references, name, head):
 
 @named(MODELS)
 def test_hidden_states_and_attentions(references, name, head):
-    from against import off, theirs, torch
+    from against import theirs, torch
 
     reference = references(name, head)
     given = inputs(reference.about, head, "small", reference.config, None if reference.about.images else "right")
@@ -133,8 +132,6 @@ def test_training_trace(references, name, head):
 @named([(name, head) for name, head in DECODERS if head != "ForSequenceClassification"])
 def test_cache(references, name, head):
     """A text read in parts gives what it gives in one piece; with left padding and positions too."""
-    from against import off, run_own
-
     reference = references(name, head)
     own = reference.own(dtype="float64")
     given = inputs(reference.about, head, "small", reference.config)
@@ -169,8 +166,6 @@ def test_cache(references, name, head):
 @named(MODELS)
 def test_dropout_and_checkpointing(references, name, head):
     """Dropout only in training; recomputed layers give the same gradients."""
-    from against import TOLERANCE, gradient_differences, run_own
-
     reference = references(name, head)
     given = inputs(reference.about, head, "small", reference.config, None if reference.about.images else "right")
     own = reference.own()
@@ -208,7 +203,7 @@ def stored(folder):
 
 
 def outputs_of(model, given, torch_side=False):
-    from against import arrays, torch
+    from against import torch
 
     given = {key: value for key, value in given.items() if not key.endswith(("labels", "positions"))}
     given = {key: value.astype("float32") if value.dtype.kind == "f" else value for key, value in given.items()}
@@ -223,7 +218,7 @@ def outputs_of(model, given, torch_side=False):
 @named(MODELS)
 def test_files_both_ways(references, tmp_path, name, head, kind):
     """What `transformers` writes we read and write again, to the byte; it reads ours and computes what it computed before."""
-    from against import off, theirs, torch, transformers
+    from against import theirs, torch, transformers
 
     reference = references(name, head)
     prefix = reference.about.prefix

@@ -1,0 +1,59 @@
+"""Every architecture against numbers that `transformers` computed (`make_numbers.py`): needs neither it nor PyTorch."""
+import json
+
+import numpy as np
+import pytest
+from architectures import ARCHITECTURES, MODELS, inputs
+from comparing import TOLERANCE, run_own
+from drawing import weight
+from make_numbers import FOLDER, summary
+
+import bpnn
+from bpnn import models
+
+CONTENT = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of models with weights drawn from their names, each written once."""
+    made = {}
+
+    def folder(name, head):
+        if (name, head) not in made:
+            place = made[name, head] = tmp_path_factory.mktemp(name)
+            content = CONTENT[name][head]
+            (place / "config.json").write_text(json.dumps(content["config"]))
+            bpnn.save({key: weight(key, shape) for key, shape in content["shapes"].items()}, place / "model.safetensors")
+        return made[name, head]
+
+    return folder
+
+
+def check(got, want, tolerance):
+    """They agree relative to the largest of each tensor; a gradient that is 0 but for rounding, to the largest of all."""
+    assert got["loss"] == pytest.approx(want["loss"], rel=tolerance)
+    assert got["outputs"].keys() == want["outputs"].keys()
+    assert got["gradients"].keys() == want["gradients"].keys()
+    largest = max(numbers[0] for numbers in want["gradients"].values())
+    for part in ("outputs", "gradients"):
+        for name, numbers in want[part].items():
+            nothing = part == "gradients" and numbers[0] < 1e-10 * largest
+            scales = np.full(len(numbers), largest if nothing else numbers[0])
+            scales[1] = max(scales[1], numbers[1])  # the norm is a number of its own size
+            off = (np.abs(np.subtract(got[part][name], numbers)) / scales).max()
+            assert off <= tolerance, f"{part} {name}: off by {off:.1e}"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("name", "head"), MODELS, ids=[f"{name}-{head}" for name, head in MODELS])
+def test_stored_numbers(folders, name, head, dtype):
+    """Outputs, loss and all gradients, without a mask and with padding."""
+    content, about = CONTENT[name][head], ARCHITECTURES[name]
+    model = getattr(models, about.prefix + head).from_pretrained(folders(name, head), dtype=dtype).train()
+    for side in (None, *about.padding):
+        given = inputs(about, head, "small", about.config("small"), side)
+        got = summary(run_own(model, given), given.get("attention_mask"))
+        got["gradients"] = {key: got["gradients"][key] for key in content["shapes"]}  # tied ones have two names here
+        check(got, content["runs"][str(side)], TOLERANCE[dtype])
+    assert model.num_parameters() == sum(int(np.prod(shape)) for shape in content["shapes"].values())
