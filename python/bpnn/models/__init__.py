@@ -19,6 +19,7 @@ from .resnet import ResNet, SmallResNet, resnet18, resnet20, resnet34, resnet50
 from .vgg import VGG, vgg11, vgg16
 
 if _TYPE_CHECKING:
+    from ._cache import KeyValueCache
     from .auto import (
         AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForMaskedLM,
         AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoModelForTokenClassification,
@@ -30,6 +31,7 @@ if _TYPE_CHECKING:
         DistilBertConfig, DistilBertForMaskedLM, DistilBertForQuestionAnswering, DistilBertForSequenceClassification,
         DistilBertForTokenClassification, DistilBertModel,
     )
+    from .generation import GenerationConfig, TextStream, TextStreamer
     from .gpt2 import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
     from .llama import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
     from .mistral import MistralConfig, MistralForCausalLM, MistralForSequenceClassification, MistralModel
@@ -38,11 +40,13 @@ if _TYPE_CHECKING:
         RobertaConfig, RobertaForMaskedLM, RobertaForQuestionAnswering, RobertaForSequenceClassification,
         RobertaForTokenClassification, RobertaModel,
     )
+    from .sentence import SentenceEncoder
     from .transformer import TransformerConfig, TransformerForConditionalGeneration, TransformerModel
     from .vit import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
 
 # The file of this folder that has a name which importing the package does not pay for
 _PLACES = {
+    "_cache": ("KeyValueCache",),
     "auto": (
         "AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForImageClassification", "AutoModelForMaskedLM",
         "AutoModelForQuestionAnswering", "AutoModelForSequenceClassification", "AutoModelForTokenClassification",
@@ -55,6 +59,7 @@ _PLACES = {
         "DistilBertConfig", "DistilBertForMaskedLM", "DistilBertForQuestionAnswering", "DistilBertForSequenceClassification",
         "DistilBertForTokenClassification", "DistilBertModel",
     ),
+    "generation": ("GenerationConfig", "TextStream", "TextStreamer"),
     "gpt2": ("GPT2Config", "GPT2ForSequenceClassification", "GPT2LMHeadModel", "GPT2Model"),
     "llama": ("LlamaConfig", "LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel"),
     "mistral": ("MistralConfig", "MistralForCausalLM", "MistralForSequenceClassification", "MistralModel"),
@@ -63,6 +68,7 @@ _PLACES = {
         "RobertaConfig", "RobertaForMaskedLM", "RobertaForQuestionAnswering", "RobertaForSequenceClassification",
         "RobertaForTokenClassification", "RobertaModel",
     ),
+    "sentence": ("SentenceEncoder",),
     "transformer": ("TransformerConfig", "TransformerForConditionalGeneration", "TransformerModel"),
     "vit": ("ViTConfig", "ViTForImageClassification", "ViTImageProcessor", "ViTModel"),
 }
