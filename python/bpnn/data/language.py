@@ -19,6 +19,8 @@ from .idx import DataError
 
 __all__ = ["ConsecutiveWindows", "RandomWindows", "compact", "read_text", "text_files"]
 
+MARK = b"\xef\xbb\xbf"  # some editors begin files with it
+
 
 def text_files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The files that `paths` name: each itself, or all `.txt` files in it and below where it is a folder, by name."""
@@ -49,7 +51,8 @@ def read_text(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def _read(file: Path) -> str:
-    content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    whole = file.read_bytes()
+    content = whole.removeprefix(MARK)
     if not content:
         raise DataError(f"{file}: is empty")
     zero = content.find(b"\0")
@@ -58,8 +61,8 @@ def _read(file: Path) -> str:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        where = f"{file}:{_line(content, error.start)}"
-        raise DataError(f"{where}: not UTF-8 ({error.reason}, byte {error.start + 1:,} of the file)") from None
+        byte = error.start + len(whole) - len(content) + 1
+        raise DataError(f"{file}:{_line(content, error.start)}: not UTF-8 ({error.reason}, byte {byte:,} of the file)") from None
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
