@@ -158,13 +158,120 @@ def test_filters_by_hand():
     assert filtered(np.zeros((1, 5), np.float32), min_new_tokens=1)[0].tolist() == [0, 0, -np.inf, 0, 0]
 
 
+# --- streams, stops, limits ---------------------------------------------------------------------------------------------------
+
+
+class Letters:
+    """A tokenizer of bytes: token 256 is special."""
+
+    def decode(self, ids, skip_special_tokens=False):
+        return bytes(int(i) for i in np.asarray(ids).reshape(-1) if i < 256).decode("utf-8", "replace")
+
+
+def test_characters_are_shown_when_they_are_whole():
+    stream = TextStream(Letters())
+    assert [stream.put(byte) for byte in "aé漢z".encode()] == ["a", "", "é", "", "", "漢", "z"]
+    assert stream.put([0xE6, 0xBC]) == "" and stream.end() == "\ufffd"  # a character that never became whole
+    assert stream.put(list(b"new")) == "new"
+    held = TextStream(Letters(), stop=["END", "\n\n"])
+    assert [held.put(byte) for byte in b"aE.\nENDb"] == ["a", "", "E.", "", "\n", "", "", ""] and held.end() == ""
+    assert [held.put(byte) for byte in b"xEN"] == ["x", "", ""] and held.end() == "EN"
+
+
+def test_streamers_get_the_prompt_and_every_token(capsys):
+    model, ids = gpt2(), prompts(1)[0]
+    wanted = model.generate(ids, max_new_tokens=6, eos_token_id=None).numpy()
+    steps = [int(tokens[0]) for tokens in model.stream(ids, max_new_tokens=6, eos_token_id=None)]
+    called = []
+    model.generate(ids, max_new_tokens=6, eos_token_id=None, streamer=lambda tokens: called.append(int(tokens[0])))
+    assert steps == called == wanted[0, 7:].tolist()
+    model.generate(ids, max_new_tokens=6, eos_token_id=None, streamer=TextStreamer(Letters()))
+    assert capsys.readouterr().out == Letters().decode(wanted) + "\n"
+    model.generate(ids, max_new_tokens=6, eos_token_id=None, streamer=TextStreamer(Letters(), skip_prompt=True))
+    assert capsys.readouterr().out == Letters().decode(wanted[0, 7:]) + "\n"
+
+
+def test_the_line_is_ended_when_somebody_interrupts():
+    class Stopping:
+        seen, ended = 0, False
+
+        def put(self, tokens):
+            self.seen += 1
+            if self.seen == 4:
+                raise KeyboardInterrupt
+
+        def end(self):
+            self.ended = True
+
+    streamer, model = Stopping(), gpt2()
+    with pytest.raises(KeyboardInterrupt):
+        model.generate(prompts(1)[0], max_new_tokens=20, streamer=streamer, eos_token_id=None)
+    assert streamer.seen == 4 and streamer.ended
+
+
+def test_stops_at_texts():
+    model, ids = llama(), prompts(1)[0]
+    free = model.generate(ids, max_new_tokens=20, eos_token_id=None).numpy()
+    text = Letters().decode(free[0, 7:])
+    stop = text[5:8]
+    found = model.generate(ids, max_new_tokens=20, eos_token_id=None, stop=stop, tokenizer=Letters()).numpy()
+    assert Letters().decode(found[0, 7:]) == text[: text.index(stop) + len(stop)]
+    with pytest.raises(ValueError, match="tokenizer"):
+        model.generate(ids, stop="a")
+
+
+@MODELS
+def test_ends_with_the_context(make):
+    model, ids = make(), np.random.default_rng(0).integers(4, 59, (1, 44))
+    with pytest.warns(UserWarning, match="context of 48"):
+        assert model.generate(ids, max_new_tokens=9, eos_token_id=None).shape == (1, 48)
+    full = np.random.default_rng(0).integers(4, 59, (1, 48))
+    assert model.generate(full, max_new_tokens=1, eos_token_id=None).shape == (1, 49)
+    with pytest.raises(ValueError, match="input_ids: expected at most 48 tokens, the model's context, got 49"):
+        model.generate(np.full((1, 49), 5))
+
+
+def test_what_makes_no_sense_is_refused():
+    model, ids = gpt2(), prompts(2)[0]
+    for said, match in [
+        ({"temperature": 0.0, "do_sample": True}, "temperature"), ({"top_p": 1.5}, "top_p"),
+        ({"max_new_tokens": 0}, "max_new_tokens"), ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences"),
+        ({"num_return_sequences": 2}, "num_return_sequences"),
+        ({"max_length": 7}, "max_length"), ({"early_stopping": "soon"}, "early_stopping"), ({"stop": [[]]}, "stop"),
+        ({"attention_mask": np.ones((2, 6))}, "attention_mask"), ({"attention_mask": np.eye(2, 7)}, "left"),
+        ({"num_beams": 2, "streamer": print}, "streamer"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            model.generate(ids, **said)
+    with pytest.raises(TypeError, match="no setting 'beams'"):
+        model.generate(ids, beams=2)
+    with pytest.raises(IndexError, match="input_ids"):
+        model.generate([[59]])
+    with pytest.raises(ValueError, match="rows of one length"):
+        model.generate([[1, 4], [1]])
+
+
+def test_settings_beside_the_weights(tmp_path):
+    model, ids = gpt2(), prompts(1)[0]
+    model.generation_config = GenerationConfig(max_new_tokens=5, eos_token_id=[2, 8], do_sample=True, top_k=1)
+    model.save_pretrained(tmp_path)
+    again = GPT2LMHeadModel.from_pretrained(tmp_path)
+    assert again.generation_config.eos_token_id == [2, 8] and again.generation_config.pad_token_id == 3
+    assert np.array_equal(again.generate(ids).numpy(), model.generate(ids, do_sample=False).numpy())
+    (tmp_path / "generation_config.json").write_text('{"typical_p": 0.5, "_from_model_config": true}')
+    with pytest.warns(UserWarning, match="typical_p"):
+        config = GPT2LMHeadModel.from_pretrained(tmp_path).generation_config
+    assert config.eos_token_id == 2 and config.to_dict()["typical_p"] == 0.5
+
+
 # --- beams -------------------------------------------------------------------------------------------------------------------
 
 
 def test_beams_find_the_best_text_of_few_tokens():
     model = gpt2(vocab_size=5, bos_token_id=1, eos_token_id=None, initializer_range=0.9)
     ids = np.array([[1, 4, 0]])
-    out = model.generate(ids, max_new_tokens=3, num_beams=25, num_return_sequences=5, return_dict_in_generate=True, output_scores=True)
+    asked = {"return_dict_in_generate": True, "output_scores": True}
+    out = model.generate(ids, max_new_tokens=3, num_beams=25, num_return_sequences=5, **asked)
     texts = np.array([[a, b, c] for a in range(5) for b in range(5) for c in range(5)])
     with bpnn.no_grad():
         logits = model(np.concatenate([np.repeat(ids, 125, 0), texts], 1)).logits.numpy()[:, 2:5].astype(np.float64)
@@ -203,11 +310,14 @@ CASES = {
     "max_length": {"max_length": 17},
     "default length": {},
     "beams": {"max_new_tokens": 12, "num_beams": 4},
-    "beams with ends": {"max_new_tokens": 12, "num_beams": 3, "num_return_sequences": 3, "eos_token_id": [2, 9, 14, 21, 33, 40, 41]},
+    "beams with ends": {
+        "max_new_tokens": 12, "num_beams": 3, "num_return_sequences": 3, "eos_token_id": [2, 9, 14, 21, 33, 40, 41]},
     "beams, early": {"max_new_tokens": 12, "num_beams": 3, "early_stopping": True, "eos_token_id": [9, 14, 21, 33, 40, 41, 42, 50]},
-    "beams, never": {"max_new_tokens": 12, "num_beams": 3, "early_stopping": "never", "eos_token_id": [2, 9, 14, 21], "length_penalty": 2.0},
+    "beams, never": {
+        "max_new_tokens": 12, "num_beams": 3, "early_stopping": "never", "eos_token_id": [2, 9, 14, 21], "length_penalty": 2.0},
     "beams, short": {"max_new_tokens": 12, "num_beams": 5, "length_penalty": -0.5, "eos_token_id": 9, "num_return_sequences": 2},
-    "beams, penalty": {"max_new_tokens": 12, "num_beams": 3, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "min_new_tokens": 3},
+    "beams, penalty": {
+        "max_new_tokens": 12, "num_beams": 3, "repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "min_new_tokens": 3},
     "pad 0": {"max_new_tokens": 12, "num_beams": 3, "pad_token_id": 0, "eos_token_id": [2, 9, 14, 21, 33, 40, 41]},
 }
 
@@ -226,7 +336,8 @@ def test_as_transformers(pairs, case):
             where = f"{name} {scale} {rows}"
             assert np.array_equal(found.sequences.numpy(), wanted.sequences.numpy()), where
             if "num_beams" in said:
-                np.testing.assert_allclose(found.sequences_scores.numpy(), wanted.sequences_scores.numpy(), rtol=1e-4, atol=1e-5, err_msg=where)
+                both = found.sequences_scores.numpy(), wanted.sequences_scores.numpy()
+                np.testing.assert_allclose(*both, rtol=1e-4, atol=1e-5, err_msg=where)
                 assert np.array_equal(found.beam_indices.numpy(), wanted.beam_indices.numpy()), where
             assert len(found.scores) == len(wanted.scores)
             for a, b in zip(found.scores, wanted.scores):
@@ -251,7 +362,8 @@ def test_filters_as_transformers(pairs, said):
     config, _ = theirs._prepare_generation_config(None, **said)
     theirs._prepare_special_tokens(config, True, device="cpu")
     config.min_length = 6 + said.get("min_new_tokens", 0) if "min_new_tokens" in said else 0
-    wanted = theirs._get_logits_processor(config, input_ids_seq_length=6)(torch.from_numpy(ids), torch.from_numpy(scores.copy())).numpy()
+    process = theirs._get_logits_processor(config, input_ids_seq_length=6)
+    wanted = process(torch.from_numpy(ids), torch.from_numpy(scores.copy())).numpy()
     settings = merge(GenerationConfig(), None, said, 6)
     found = scores.copy()
     for change in processors(settings):

@@ -2,7 +2,7 @@
 
     bpnn train digits [options]      bpnn evaluate RUN      bpnn predict RUN image.png …
     bpnn train --resume RUN          bpnn versions          bpnn --version
-    bpnn embed MODEL texts.txt
+    bpnn embed MODEL texts.txt       bpnn generate MODEL "a prompt"
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from . import embed, evaluate, predict
+from . import embed, evaluate, generate, predict
 from .arguments import Parser
 from .errors import CliError, report
 from .run import Run
@@ -34,7 +34,7 @@ def parser() -> Parser:
         sub.set_defaults(task=name)
         task.add_options(sub)
 
-    for module in (evaluate, predict, embed):
+    for module in (evaluate, predict, embed, generate):
         sub = commands.add_parser(module.NAME, help=module.HELP, description=module.DESCRIPTION)
         sub.set_defaults(run=module.run)
         module.add_options(sub)

@@ -1,7 +1,8 @@
 """Beam search: of each prompt the `num_beams` most probable continuations so far are followed at once.
 
-Sizes: B prompts, M beams, K candidates a step, V tokens in the vocabulary, L tokens at most. Rules of `transformers`: a candidate that
-ends goes among the ended texts if it is one of the best M of the step; ended texts compete by log-probability / (new tokens)^length_penalty.
+Sizes: B prompts, M beams, K candidates a step, V tokens in the vocabulary, L tokens at most. Rules of `transformers`: a candidate
+that ends goes among the ended texts if it is one of the best M of the step; ended texts compete by their log-probability divided by
+(number of new tokens)^length_penalty.
 """
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Texts:
 
     def beside(self, other: Texts) -> Texts:
         """Those of both."""
-        return Texts(*(np.concatenate([getattr(self, name), getattr(other, name)], 1) for name in ("tokens", "scores", "rows", "ended")))
+        names = ("tokens", "scores", "rows", "ended")
+        return Texts(*(np.concatenate([getattr(self, name), getattr(other, name)], 1) for name in names))
 
 
 class BeamSearch:
@@ -106,7 +108,7 @@ class BeamSearch:
         return self.running.tokens[..., : self.length].reshape(-1, self.length)
 
     def results(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens (R, .), scores (R,) and rows (R, .; -1 behind the end) of the `num_return_sequences` best of each prompt, best first."""
+        """The `num_return_sequences` best of each prompt: tokens (R, .), scores (R,), rows (R, .; -1 behind the end)."""
         count = self.settings.num_return_sequences
         tokens, scores, rows = (getattr(self.finished, name)[:, :count] for name in ("tokens", "scores", "rows"))
         rows = rows.reshape(-1, rows.shape[-1])

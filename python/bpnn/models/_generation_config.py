@@ -36,7 +36,7 @@ class GenerationConfig:
     | `max_new_tokens` | at most so many tokens are added; goes before `max_length`, which counts the prompt too (20 are added) |
     | `min_new_tokens`, `min_length` | no end of text before so many |
     | `eos_token_id` | a token or several that end a text |
-    | `stop` (`stop_strings`) | texts (they need `tokenizer=`) or lists of tokens after which a text ends; they are part of the result |
+    | `stop` (`stop_strings`) | texts (with `tokenizer=`) or lists of tokens after which a text ends; they are part of the result |
     | `pad_token_id` | fills up texts that ended; by default the first `eos_token_id` |
 
     | choice of a token | |
@@ -53,7 +53,7 @@ class GenerationConfig:
     | --- | --- |
     | `num_beams` (1) | so many texts are followed |
     | `length_penalty` (1.0) | a text's score is its log-probability divided by (number of new tokens)^length_penalty |
-    | `early_stopping` (False) | True: end with `num_beams` ended texts; False: when a better one is improbable; "never": impossible |
+    | `early_stopping` (False) | True: end with `num_beams` ended texts, False: if a better one is unlikely, "never": impossible |
     | `num_return_sequences` (1) | so many results for each prompt |
 
     `return_dict_in_generate`, `output_scores`, `output_logits`: see `generate`.

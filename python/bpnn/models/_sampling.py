@@ -120,7 +120,7 @@ def draw(scores: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def draw_several(scores: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` different places of each row by their probabilities, one after the other: the greatest of scores with Gumbel noise."""
+    """`count` different places of each row by their probabilities, in turn: the greatest of the scores with Gumbel noise."""
     return greatest(scores + random.gumbel(size=scores.shape).astype(np.float32), count)
 
 

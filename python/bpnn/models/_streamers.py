@@ -1,4 +1,4 @@
-"""Generated tokens as text while they come: whole characters only, to a terminal or to whoever asks; texts that end a generation."""
+"""Generated tokens as text while they come: whole characters only, on a terminal or for a caller; texts that end a generation."""
 from __future__ import annotations
 
 import sys
@@ -23,6 +23,12 @@ class TextStream:
         self.before = self.read = 0  # tokens[before:read] are shown already and lead in the next ones
         self.waiting = ""
         self.stopped = False
+
+    def begin(self, tokens: Any) -> str:
+        """Lead in with a prompt, so that what follows has its spaces; the prompt's text."""
+        self.tokens = [int(token) for token in np.asarray(tokens).reshape(-1)]
+        self.before, self.read = max(0, len(self.tokens) - 8), len(self.tokens)
+        return str(self.tokenizer.decode(self.tokens, skip_special_tokens=self.skip))
 
     def put(self, tokens: Any) -> str:
         """The text that `tokens`, one or several, make certain."""
@@ -76,9 +82,12 @@ class TextStreamer:
         tokens = np.asarray(tokens)
         if (tokens.ndim > 1 or not self.fresh) and len(tokens) != 1:
             raise ValueError(f"streamer: a TextStreamer prints one text, got {len(tokens)}")
-        prompt, self.fresh = self.fresh, False
-        if not (prompt and self.skip_prompt):
+        if self.fresh:
+            text = self.stream.begin(tokens)
+            self._print("" if self.skip_prompt else text)
+        else:
             self._print(self.stream.put(tokens))
+        self.fresh = False
 
     def end(self) -> None:
         """The rest, and a new line."""

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ._outputs import ModelOutput
 from ._sampling import Processor, draw, log_softmax, processors
 from ._streamers import StopTexts, TextStream, TextStreamer
 
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 __all__ = ["GenerationConfig", "GenerationMixin", "TextStream", "TextStreamer"]
 
 
@@ -79,26 +81,18 @@ class GenerationMixin:
     `use_cache` and `logits_to_keep` and gives `logits`."""
 
     config: Any
-    _generation_config: GenerationConfig | None = None
 
-    @property
+    @cached_property
     def generation_config(self) -> GenerationConfig:
-        """The model's own settings: of `generation_config.json`, else the special tokens of `config.json`."""
-        if self._generation_config is None:
-            self._generation_config = GenerationConfig(
-                **{name: getattr(self.config, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")})
-        return self._generation_config
-
-    @generation_config.setter
-    def generation_config(self, config: GenerationConfig) -> None:
-        self._generation_config = config
+        """The model's own settings: of `generation_config.json`, else the special tokens of `config.json`; may be set."""
+        return GenerationConfig(**{name: getattr(self.config, name, None) for name in SPECIAL})
 
     def came_from(self, path: str) -> None:
         """Read the settings that lie beside the weights."""
         if os.path.isdir(path):
             with suppress(FileNotFoundError):
                 own, read = self.generation_config, GenerationConfig.from_pretrained(path)
-                for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+                for name in SPECIAL:
                     if getattr(read, name) is None:
                         setattr(read, name, getattr(own, name))
                 self.generation_config = read
@@ -130,8 +124,8 @@ class GenerationMixin:
         the numbers drawn with `do_sample`; by default they come from `bpnn.random`. streamer: an object that gets the prompt and
         every new token by `put(array)`, then `end()`, such as `TextStreamer`; or a function of the new tokens (R,).
 
-        return_dict_in_generate: a `ModelOutput` with `sequences`, and if asked for `scores` (output_scores; a tuple of (R, V), as they
-        were after the filters), `logits` (output_logits), of beams `sequences_scores` and `beam_indices`.
+        return_dict_in_generate: a `ModelOutput` with `sequences`, and if asked for `scores` (output_scores; a tuple of (R, V), as
+        they were after the filters), `logits` (output_logits), of beams `sequences_scores` and `beam_indices`.
 
         A text ends with the context at the latest, with a warning where more was asked for. Raises `ValueError` naming input_ids
         for prompts longer than the context, or padded on the right; `IndexError` for a token that there is not.
@@ -190,9 +184,9 @@ class GenerationMixin:
             room = max(self.context, longest + 1) + padding  # the token after a full context is never read
             if settings.max_length > room:
                 if said.keys() & {"max_new_tokens", "max_length"}:
-                    warnings.warn(
-                        f"max_new_tokens: {settings.max_length - prompts.shape[1]} after a prompt of {longest} tokens are more than the "
-                        f"model's context of {self.context}; the text ends with the context", stacklevel=3)
+                    new = settings.max_length - prompts.shape[1]
+                    warnings.warn(f"max_new_tokens: {new} after a prompt of {longest} tokens are more than the model's context of "
+                                  f"{self.context}; the text ends with the context", stacklevel=3)
                 settings.max_length = room
         return prompts, mask, settings
 
