@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +162,11 @@ def text_scores(model: Any, tokens: np.ndarray, characters: int, context: int, b
     """
     training, loss_sum, count = model.training, 0.0, 0
     windows = ConsecutiveWindows(tokens, context, batch_size)
-    batches = list(windows) if windows.rest is None else [*windows, windows.rest]
+    rest = [] if windows.rest is None else [windows.rest]
     model.eval()
     try:
         with bpnn.no_grad():
-            for x, y in batches:
+            for x, y in chain(windows, rest):
                 loss_sum += window_loss(model, x, y).item() * y.numel()
                 count += y.numel()
     finally:
