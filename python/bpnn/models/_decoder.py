@@ -26,7 +26,7 @@ class Reading:
     """How the tokens of a call are laid out: where they stand, what each of them sees, and the cache behind them.
 
     positions: (T,) or (B, T). A query sees keys up to itself; fewer with `mask` ((B, 1, T, S), bool), `key_lengths` (B) or
-    `cu_seqlens` (rows of several texts one after the other, without padding).
+    `cu_seqlens` (several texts one after the other, without padding; places are counted through all rows).
     """
 
     positions: np.ndarray
@@ -40,29 +40,33 @@ class Reading:
                window: int | None = None) -> Any:
         """Causal attention of query (B, T, H, D) to key and value (B, T, G, D) and what the cache holds; (B, T, H, D).
 
-        With `cu_seqlens` there is no axis B.
+        With `cu_seqlens` there may be no axis B.
         """
         if self.cu_seqlens is not None:
-            return F.varlen_attention(query, key, value, self.cu_seqlens, is_causal=True, scale=scale, dropout_p=dropout, window=window)
+            q, k, v = (x.flatten(0, -3) if x.ndim > 3 else x for x in (query, key, value))
+            y: Any = F.varlen_attention(q, k, v, self.cu_seqlens, is_causal=True, scale=scale, dropout_p=dropout, window=window)
+            return y.reshape(query.shape) if query.ndim > 3 else y
         query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
         if self.cache is not None:
             key, value = self.cache.update(layer, key, value)
         # One new token sees everything: without the comparison of positions.
         causal = query.shape[-2] > 1 or window is not None
-        return F.scaled_dot_product_attention(
+        y = F.scaled_dot_product_attention(
             query, key, value, None if self.mask is None else bpnn.from_numpy(self.mask), dropout_p=dropout, is_causal=causal,
             scale=scale, enable_gqa=True, key_lengths=self.key_lengths, window=window, query_offset=self.past,
-        ).transpose(-3, -2)
+        )
+        return y.transpose(-3, -2)
 
 
 def read(
     tokens: np.ndarray, attention_mask: Any = None, position_ids: Any = None, cache: KeyValueCache | None = None,
     cu_seqlens: Any = None, context: int | None = None,
 ) -> Reading:
-    """The layout of tokens (B, T), or (N,) with `cu_seqlens`.
+    """The layout of tokens (B, T), or (N,) or (1, N) with `cu_seqlens`.
 
-    attention_mask: (B, S), 0 for padding, S the length of the cache and of the tokens together. context: the most positions that
-    there are (None: no limit). Raises `ValueError` naming the argument that does not fit.
+    attention_mask: (B, S), 0 for padding, S the length of the cache and of the tokens together. position_ids that do not go up one
+    by one, without mask and cache, begin another text there, as in `transformers`. context: the most positions that there are
+    (None: no limit). Raises `ValueError` naming the argument that does not fit.
     """
     length, past = tokens.shape[-1], 0 if cache is None else cache.length
     if cu_seqlens is not None:
@@ -73,6 +77,8 @@ def read(
         raise ValueError(f"input_ids: expected at most {context} tokens (max_position_embeddings), got {past + length}")
     positions = np.arange(past, past + length) if position_ids is None else _positions(position_ids, tokens.shape, context)
     reading = Reading(positions, past, cache=cache)
+    if position_ids is not None and attention_mask is None and cache is None:
+        reading.cu_seqlens = _restarts(positions, tokens.shape)
     if attention_mask is not None:
         _hide(reading, attention_mask, tokens.shape, past)
     return reading
@@ -83,8 +89,16 @@ def _positions(position_ids: Any, shape: tuple[int, ...], context: int | None) -
     if positions.shape not in (shape, (1, *shape[1:]), shape[-1:]):
         raise ValueError(f"position_ids: expected shape {shape}, got {positions.shape}")
     if positions.size and (positions.min() < 0 or (context is not None and positions.max() >= context)):
-        raise ValueError(f"position_ids: expected 0 to {(context or 0) - 1} (max_position_embeddings), got {positions.min()} to {positions.max()}")
+        raise ValueError(f"position_ids: expected 0 to {(context or 0) - 1} (max_position_embeddings), got "
+                         f"{positions.min()} to {positions.max()}")
     return positions[0] if positions.ndim == 2 and len(positions) == 1 else positions
+
+
+def _restarts(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Where texts begin in the rows of (B, T), one after the other, and their end; None where each row is one text."""
+    begins = np.ones(shape, bool)
+    begins[:, 1:] = np.diff(positions) != 1
+    return np.append(np.flatnonzero(begins), begins.size) if begins[:, 1:].any() else None
 
 
 def _hide(reading: Reading, attention_mask: Any, shape: tuple[int, ...], past: int) -> None:
@@ -112,17 +126,17 @@ def _packed(
     tokens: np.ndarray, attention_mask: Any, position_ids: Any, cache: KeyValueCache | None, starts: np.ndarray,
     context: int | None,
 ) -> Reading:
-    if tokens.ndim != 1:
-        raise ValueError(f"input_ids: expected shape (N,) with cu_seqlens, got {tokens.shape}")
+    if tokens.size != tokens.shape[-1]:
+        raise ValueError(f"input_ids: expected shape (N,) or (1, N) with cu_seqlens, got {tokens.shape}")
     if attention_mask is not None or cache is not None:
         raise ValueError("attention_mask, past_key_values: expected None with cu_seqlens")
-    if starts.ndim != 1 or starts.size < 1 or starts[0] != 0 or starts[-1] != len(tokens) or (np.diff(starts) < 0).any():
-        raise ValueError(f"cu_seqlens: expected numbers from 0 to {len(tokens)} that do not fall, got {starts.tolist()}")
+    if starts.ndim != 1 or starts.size < 1 or starts[0] != 0 or starts[-1] != tokens.size or (np.diff(starts) < 0).any():
+        raise ValueError(f"cu_seqlens: expected numbers from 0 to {tokens.size} that do not fall, got {starts.tolist()}")
     lengths = np.diff(starts)
     if context is not None and position_ids is None and lengths.size and lengths.max() > context:
         raise ValueError(f"cu_seqlens: expected at most {context} tokens a text (max_position_embeddings), got {lengths.max()}")
     if position_ids is None:
-        positions = np.arange(len(tokens)) - np.repeat(starts[:-1], lengths)
+        positions = np.arange(tokens.size) - np.repeat(starts[:-1], lengths)
     else:
         positions = _positions(position_ids, tokens.shape, context)
     return Reading(positions, cu_seqlens=starts)
@@ -138,7 +152,7 @@ def next_tokens(labels: Any, shape: tuple[int, ...], vocabulary: int, cu_seqlens
     target[..., :-1] = given[..., 1:]
     if cu_seqlens is not None:
         starts = numbers(cu_seqlens, "cu_seqlens")
-        target[starts[1:][np.diff(starts) > 0] - 1] = IGNORED
+        target[..., starts[1:][np.diff(starts) > 0] - 1] = IGNORED
     return target
 
 

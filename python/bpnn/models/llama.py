@@ -55,9 +55,8 @@ class LlamaConfig(ModelConfig):
     eos_token_id: int | list[int] | None = 2
 
     def __post_init__(self) -> None:
-        if self.rope_parameters is not None:
-            self.rope_theta, self.rope_scaling = _theta_and_scaling(self.rope_parameters, self.rope_theta)
-            self.rope_parameters = None
+        self.rope_theta, self.rope_scaling = _theta_and_scaling(self.rope_scaling or self.rope_parameters, self.rope_theta)
+        self.rope_parameters = None
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
@@ -80,10 +79,12 @@ class LlamaConfig(ModelConfig):
     def from_dict(cls, config: Mapping[str, Any], *, source: str = "config", **changes: Any) -> Self:
         """As `ModelConfig.from_dict`; `rope_theta` and `rope_scaling` in `changes` go before the file's `rope_parameters`."""
         content = dict(config)
-        given = content.pop("rope_parameters", None)
-        if given is not None:
-            content["rope_theta"], content["rope_scaling"] = _theta_and_scaling(given, content.get("rope_theta", cls.rope_theta))
-        return super().from_dict(content, source=source, **changes)
+        parameters = content.pop("rope_parameters", None)
+        settings = content.pop("rope_scaling", None) or parameters
+        if settings is not None and not isinstance(settings, Mapping):
+            raise TypeError(f"{source}: rope_scaling: expected dict or null, got {settings!r}")
+        theta, scaling = _theta_and_scaling(settings, content.pop("rope_theta", cls.rope_theta))
+        return super().from_dict({**content, "rope_theta": theta, "rope_scaling": scaling}, source=source, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds, with the keys for positions that all versions of `transformers` read."""
@@ -111,13 +112,14 @@ class LlamaConfig(ModelConfig):
         return None
 
 
-def _theta_and_scaling(parameters: Mapping[str, Any], theta: float) -> tuple[float, dict[str, Any] | None]:
-    """`rope_theta` and `rope_scaling` of a `rope_parameters`."""
-    if any(isinstance(value, Mapping) for value in parameters.values()):
-        raise ValueError(f"config: rope_parameters: expected one set for all layers, got {dict(parameters)}")
-    scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
+def _theta_and_scaling(settings: Mapping[str, Any] | None, theta: float) -> tuple[float, dict[str, Any] | None]:
+    """`rope_theta`, which `settings` may have, and what else they say; None where positions are not scaled."""
+    settings = settings or {}
+    if any(isinstance(value, Mapping) for value in settings.values()):
+        raise ValueError(f"config: rope_parameters: expected one set for all layers, got {dict(settings)}")
+    scaling = {key: value for key, value in settings.items() if key != "rope_theta"}
     plain = scaling.get("rope_type", scaling.get("type", "default")) == "default"
-    return float(parameters.get("rope_theta", theta)), None if plain else scaling
+    return settings.get("rope_theta", theta), None if plain else scaling
 
 
 @dataclass
@@ -309,7 +311,7 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         self.start(self.score)
 
     def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
-        """`logits` (B, num_labels), B the number of texts; with `labels` the `loss` that `problem_type` says: `classification_loss`."""
+        """`logits` (B, num_labels) of B texts, with `labels` the `loss` that `problem_type` says: see `classification_loss`."""
         tokens = token_numbers(input_ids, self.config.vocab_size)
         output = self.model(tokens, attention_mask, **given)
         x = output.last_hidden_state

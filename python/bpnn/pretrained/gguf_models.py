@@ -87,9 +87,9 @@ def _config(weights: Weights, architecture: str) -> dict[str, Any]:
         config["attention_bias"] = "blk.0.attn_q.bias" in weights
     if value("rope.dimension_count", config["head_dim"]) != config["head_dim"]:
         raise ValueError(f"{path}: rotates {value('rope.dimension_count')} of {config['head_dim']} numbers of a head, LLaMA all")
-    for key in ("bos", "eos"):
+    for key, name in (("bos", "bos"), ("eos", "eos"), ("padding", "pad")):
         if f"tokenizer.ggml.{key}_token_id" in values:
-            config[f"{key}_token_id"] = values[f"tokenizer.ggml.{key}_token_id"]
+            config[f"{name}_token_id"] = values[f"tokenizer.ggml.{key}_token_id"]
     kind = value("rope.scaling.type", "none")
     if kind == "linear":
         config["rope_scaling"] = {"rope_type": "linear", "factor": float(value("rope.scaling.factor"))}
