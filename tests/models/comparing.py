@@ -1,12 +1,32 @@
 """What a model of bpnn computes, and how far that is from what it should be; without PyTorch."""
+import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
-from drawing import uniform
+from drawing import uniform, weight
 
 import bpnn
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+NUMBERS = Path(__file__).parent / "numbers"
+
+
+@cache
+def stored_numbers(name):
+    """What `make_numbers.py` wrote of an architecture: by head `config`, `shapes` by name, `runs`."""
+    return json.loads((NUMBERS / f"{name}.json").read_text())
+
+
+def write_model(folder, name, head, config=(), tensors=lambda tensors: tensors):
+    """Write a small model's folder: weights drawn from their names. config: keys to change; tensors: a change of the weights."""
+    content = stored_numbers(name)[head]
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**content["config"], **dict(config)}))
+    drawn = {key: weight(key, shape) for key, shape in content["shapes"].items()}
+    bpnn.save(tensors(drawn), folder / "model.safetensors")
+    return folder
 
 
 @dataclass

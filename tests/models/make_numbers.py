@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from architectures import ARCHITECTURES, MODELS, inputs
+from comparing import NUMBERS
 
-FOLDER = Path(__file__).parent / "numbers"
 KEPT = 3
 
 
@@ -48,7 +48,7 @@ def rounded(value):
 def main(names):
     from against import Reference
 
-    FOLDER.mkdir(exist_ok=True)
+    NUMBERS.mkdir(exist_ok=True)
     for name in names or ARCHITECTURES:
         content = {}
         for head in (head for of, head in MODELS if of == name):
@@ -62,8 +62,8 @@ def main(names):
                 runs[str(side)] = summary(reference.run(given), given.get("attention_mask"))
             content[head] = {"config": stored, "shapes": shapes, "runs": runs}
         text = json.dumps(rounded(content), separators=(",", ":"), sort_keys=True)
-        (FOLDER / f"{name}.json").write_text(text.replace('],"', '],\n"') + "\n")
-        print(f"{name}: {(FOLDER / f'{name}.json').stat().st_size / 1000:.0f} kB")
+        (NUMBERS / f"{name}.json").write_text(text.replace('],"', '],\n"') + "\n")
+        print(f"{name}: {(NUMBERS / f'{name}.json').stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,11 @@
 """Every architecture against numbers that `transformers` computed (`make_numbers.py`): needs neither it nor PyTorch."""
-import json
-
 import numpy as np
 import pytest
 from architectures import ARCHITECTURES, MODELS, inputs
-from comparing import TOLERANCE, run_own
-from drawing import weight
-from make_numbers import FOLDER, summary
+from comparing import TOLERANCE, run_own, stored_numbers, write_model
+from make_numbers import summary
 
-import bpnn
 from bpnn import models
-
-CONTENT = {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in ARCHITECTURES}
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +15,7 @@ def folders(tmp_path_factory):
 
     def folder(name, head):
         if (name, head) not in made:
-            place = made[name, head] = tmp_path_factory.mktemp(name)
-            content = CONTENT[name][head]
-            (place / "config.json").write_text(json.dumps(content["config"]))
-            bpnn.save({key: weight(key, shape) for key, shape in content["shapes"].items()}, place / "model.safetensors")
+            made[name, head] = write_model(tmp_path_factory.mktemp(name), name, head)
         return made[name, head]
 
     return folder
@@ -49,7 +40,7 @@ def check(got, want, tolerance):
 @pytest.mark.parametrize(("name", "head"), MODELS, ids=[f"{name}-{head}" for name, head in MODELS])
 def test_stored_numbers(folders, name, head, dtype):
     """Outputs, loss and all gradients, without a mask and with padding."""
-    content, about = CONTENT[name][head], ARCHITECTURES[name]
+    content, about = stored_numbers(name)[head], ARCHITECTURES[name]
     model = getattr(models, about.prefix + head).from_pretrained(folders(name, head), dtype=dtype).train()
     for side in (None, *about.padding):
         given = inputs(about, head, "small", about.config("small"), side)

@@ -29,6 +29,7 @@ CONFIGS: dict[str, Place] = {
     "mistral": ("mistral", "MistralConfig"),
     "qwen2": ("qwen2", "Qwen2Config"),
     "roberta": ("roberta", "RobertaConfig"),
+    "transformer": ("transformer", "TransformerConfig"),
     "vit": ("vit", "ViTConfig"),
 }
 SAME_AS = {"camembert": "roberta", "xlm-roberta": "roberta"}  # another name for the same model
@@ -36,7 +37,7 @@ SAME_AS = {"camembert": "roberta", "xlm-roberta": "roberta"}  # another name for
 
 def _config_class(model_type: Any, path: str) -> type[ModelConfig]:
     """The configuration's class; `ValueError` naming the file for a type that is not known."""
-    if model_type not in CONFIGS:
+    if not isinstance(model_type, str) or model_type not in CONFIGS:
         said = "has no model_type" if model_type is None else f"model_type is {model_type!r}, of which bpnn has no model"
         raise ValueError(f"{path}: {said}; it knows {', '.join(sorted({*CONFIGS, *SAME_AS}))}")
     return _find(CONFIGS[model_type])
@@ -49,7 +50,8 @@ def _find(place: Place) -> Any:
 
 def _config(content: Mapping[str, Any], path: str, changes: Mapping[str, Any]) -> ModelConfig:
     kind = content.get("model_type")
-    kind = SAME_AS.get(kind, kind) if isinstance(kind, str) else None
+    if isinstance(kind, str):
+        kind = SAME_AS.get(kind, kind)
     return _config_class(kind, path).from_dict({**content, "model_type": kind}, source=path, **changes)
 
 
@@ -128,6 +130,7 @@ class AutoModel(_Auto):
         "mistral": ("mistral", "MistralModel"),
         "qwen2": ("qwen2", "Qwen2Model"),
         "roberta": ("roberta", "RobertaModel"),
+        "transformer": ("transformer", "TransformerModel"),
         "vit": ("vit", "ViTModel"),
     }
 

@@ -121,7 +121,8 @@ def _misfit(name: str, tensor: Tensor, entry: Entry, origin: str) -> list[str]:
     called = name if origin == name else f"{name} ({origin} in the file)"
     if entry.shape != tuple(tensor.shape):
         return [f"{called}: expected shape {tuple(tensor.shape)}, got {entry.shape}"]
-    if not np.can_cast(entry.dtype, tensor.dtype, "same_kind"):
+    kinds = {entry.dtype.kind, np.dtype(tensor.dtype).kind}
+    if len(kinds) > 1 and not kinds <= {"i", "u"}:  # whole numbers are no weights, whatever NumPy would make of them
         return [f"{called}: expected {tensor.dtype}, got {entry.kind}"]
     return []
 
