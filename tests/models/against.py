@@ -32,11 +32,6 @@ def widened():
         yield
 
 
-def own_class(name):
-    """bpnn's class of a name."""
-    return getattr(models, name)
-
-
 class Reference:
     """A model of `transformers` with weights drawn from their names, which are those of its file. It computes in float64."""
 
@@ -50,7 +45,7 @@ class Reference:
 
     def own(self, **arguments):
         """bpnn's model of the folder."""
-        return own_class(self.about.prefix + self.head).from_pretrained(self.folder, **arguments)
+        return getattr(models, self.about.prefix + self.head).from_pretrained(self.folder, **arguments)
 
     def run(self, given, **arguments):
         """Outputs, loss and gradients for a model's arguments."""
@@ -100,9 +95,10 @@ def agree(reference, own, given, tolerance, **arguments):
     lines = differences(run_own(own, given, **arguments), want, tolerance, mask)
     own.eval()
     with bpnn.no_grad():
-        alone = {key: value for key, value in given.items() if key not in ("labels", "start_positions", "end_positions")}
         dtype = next(iter(own.parameters())).dtype
-        output = arrays(own(**{key: value.astype(dtype) if value.dtype.kind == "f" else value for key, value in alone.items()}))
+        alone = {key: value for key, value in given.items() if key not in ("labels", "start_positions", "end_positions")}
+        alone = {key: value.astype(dtype) if value.dtype.kind == "f" else value for key, value in alone.items()}
+        output = arrays(own(**alone, **arguments))
     quiet = Results(output, want.loss, want.gradients)
     lines += [f"without labels, {line}" for line in differences(quiet, want, tolerance, mask)]
     if lines:

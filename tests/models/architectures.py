@@ -6,7 +6,7 @@ from drawing import integers, uniform
 
 SMALL = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 MID = {"vocab_size": 1009, "hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 200}
-LENGTHS = {"small": [13, 6, 1], "mid": [67, 23, 31, 5]}
+LENGTHS = {"small": [13, 6, 1], "mid": [67, 23, 31, 5], "long": [300, 129, 64]}
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TASKS = {
     "Model": "base", "ForMaskedLM": "mlm", "ForCausalLM": "lm", "LMHeadModel": "lm", "ForSequenceClassification": "sequence",

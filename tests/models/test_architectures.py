@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from architectures import ARCHITECTURES, MODELS, VARIANTS, WITH_LOSS, inputs, padded
 from comparing import TOLERANCE, arrays, gradient_differences, off, run_own
+from drawing import integers
 
 import bpnn
-from bpnn import models
 
 pytestmark = pytest.mark.rivals
 DECODERS = [(name, head) for name, head in MODELS if "left" in ARCHITECTURES[name].padding]
@@ -17,6 +17,12 @@ LANGUAGE = [(name, head) for name, head in DECODERS if head in ("LMHeadModel", "
 
 def named(cases):
     return pytest.mark.parametrize(("name", "head"), cases, ids=[f"{name}-{head}" for name, head in cases])
+
+
+def agree_with(reference, own, given, tolerance, **arguments):
+    from against import agree
+
+    agree(reference, own, given, tolerance, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +34,6 @@ def references(tmp_path_factory):
     made = {}
 
     def reference(name, head, size="small", **changes):
-        prefix = ARCHITECTURES[name].prefix
-        if not hasattr(models, prefix + head):
-            pytest.skip(f"no {prefix + head} yet")
         key = name, head, size, json.dumps(changes)
         if key not in made:
             made[key] = Reference(name, head, size, tmp_path_factory.mktemp(name), **changes)
@@ -43,36 +46,87 @@ def references(tmp_path_factory):
 @pytest.mark.parametrize("size", ["small", "mid"])
 @named(MODELS)
 def test_agrees(references, name, head, size, dtype):
-    from against import agree
-
     reference = references(name, head, size)
     own = reference.own(dtype=dtype)
     for side in (None, *reference.about.padding):
-        agree(reference, own, inputs(reference.about, head, size, reference.config, side), TOLERANCE[dtype])
+        agree_with(reference, own, inputs(reference.about, head, size, reference.config, side), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize(("name", "head", "changes"), VARIANTS, ids=[f"{n}-{h}-{'-'.join(c)}" for n, h, c in VARIANTS])
 def test_variants(references, name, head, changes):
-    from against import agree
-
     reference = references(name, head, **changes)
     side = None if reference.about.images else "right"
-    agree(reference, reference.own(dtype="float64"), inputs(reference.about, head, "small", reference.config, side), 1e-9)
+    agree_with(reference, reference.own(dtype="float64"), inputs(reference.about, head, "small", reference.config, side), 1e-9)
 
 
 @named([(name, head) for name, head in MODELS if not ARCHITECTURES[name].images])
 def test_full_mask_and_holes(references, name, head):
     """A mask of ones is no mask; one with holes is neither left nor right padding."""
-    from against import agree
-
     reference = references(name, head)
     own = reference.own(dtype="float64")
     given = inputs(reference.about, head, "small", reference.config)
-    agree(reference, own, {**given, "attention_mask": np.ones_like(given["input_ids"])}, 1e-9)
+    agree_with(reference, own, {**given, "attention_mask": np.ones_like(given["input_ids"])}, 1e-9)
     if head != "ForSequenceClassification" or name not in ("gpt2", "llama"):
         mask = np.ones_like(given["input_ids"])
         mask[0, 4:6] = mask[1, 9] = mask[2, 11:] = 0
-        agree(reference, own, {**given, "attention_mask": mask}, 1e-9)
+        agree_with(reference, own, {**given, "attention_mask": mask}, 1e-9)
+        plain, boolean = (run_own(own, {**given, "attention_mask": mask.astype(kind)}) for kind in (int, bool))
+        assert plain.loss == boolean.loss
+
+
+LONG = [
+    ("bert", "ForTokenClassification", {"max_position_embeddings": 320}),
+    ("roberta", "ForMaskedLM", {"max_position_embeddings": 322}),
+    ("gpt2", "LMHeadModel", {"n_positions": 320}),
+    ("llama", "ForCausalLM", {"max_position_embeddings": 320, "head_dim": 20}),
+    ("llama3", "ForCausalLM", {"max_position_embeddings": 320}),
+    ("mistral", "ForCausalLM", {"max_position_embeddings": 320, "sliding_window": 100}),
+    ("vit", "ForImageClassification", {"image_size": 68}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("name", "head", "changes"), LONG, ids=[name for name, _, _ in LONG])
+def test_long_texts(references, name, head, changes, dtype):
+    """Longer than the tiles of attention, and lengths at their edges."""
+    reference = references(name, head, **changes)
+    own = reference.own(dtype=dtype)
+    for side in (None, *reference.about.padding):
+        size = "small" if reference.about.images else "long"
+        agree_with(reference, own, inputs(reference.about, head, size, reference.config, side), TOLERANCE[dtype])
+
+
+@named([(name, head) for name, head in MODELS if name not in ("distilbert", "vit")])
+def test_positions(references, name, head):
+    """Positions that are given go first. In a decoder without mask and cache, a jump among them begins another text."""
+    reference = references(name, head)
+    plain = {"use_cache": False} if "left" in reference.about.padding else {}
+    for side in (None, "right"):
+        given = inputs(reference.about, head, "small", reference.config, side)
+        given["position_ids"] = integers("positions", given["input_ids"].shape, 2, 40)
+        agree_with(reference, reference.own(dtype="float64"), given, 1e-9, **plain)
+
+
+def test_interpolated_positions(references):
+    """Images of another size: ViT's positions are stretched."""
+    reference = references("vit", "ForImageClassification")
+    given = inputs(reference.about, "ForImageClassification", "small", {**reference.config, "image_size": 24})
+    agree_with(reference, reference.own(dtype="float64"), given, 1e-9, interpolate_pos_encoding=True)
+
+
+@named(MODELS)
+def test_frozen_parameters(references, name, head):
+    """What is frozen gets no gradient, the rest the same."""
+    reference = references(name, head)
+    own = reference.own(dtype="float64").train()
+    given = inputs(reference.about, head, "small", reference.config, None if reference.about.images else "right")
+    want = run_own(own, given).gradients
+    for start in (0, 1):
+        for index, parameter in enumerate(own.parameters()):
+            parameter.requires_grad = index % 2 == start
+        got = run_own(own, given).gradients
+        assert got and not gradient_differences(got, {key: want[key] for key in got}, 1e-12)
+        assert all(parameter.grad is None for parameter in own.parameters() if not parameter.requires_grad)
 
 
 @named([(name, head) for name, head in MODELS if head in ("ForMaskedLM", "ForTokenClassification", "LMHeadModel", "ForCausalLM")])
