@@ -59,6 +59,16 @@ def test_joint_and_separate_maps(model, monkeypatch):
     alike(gradients(model.train()), want)
 
 
+def test_the_class_token_alone(model):
+    """The classifier computes the last layer for the class token alone: as if for all."""
+    got, found = gradients(model)
+    model.zero_grad()
+    features = model.vit(PIXELS).last_hidden_state
+    logits = model.classifier(features[:, 0])
+    bpnn.nn.functional.cross_entropy(logits, bpnn.from_numpy(LABELS)).backward()
+    alike((got, found), (logits.detach().numpy(), {name: p.grad.numpy() for name, p in model.named_parameters()}))
+
+
 def test_what_it_gives(model):
     output = model(PIXELS, output_hidden_states=True, output_attentions=True)
     assert output.logits.shape == (3, 5) and output.loss is None

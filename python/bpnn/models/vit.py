@@ -138,17 +138,18 @@ class ViTSelfAttention(nn.Module):
         self.key = nn.Linear(E, E, bias=config.qkv_bias)
         self.value = nn.Linear(E, E, bias=config.qkv_bias)
 
-    def forward(self, x: Any, weights_too: bool = False) -> tuple[Any, Any]:
-        """(B, T, E) → (B, T, E), and with `weights_too` the weights (B, H, T, T), else None."""
+    def forward(self, x: Any, weights_too: bool = False, first: bool = False) -> tuple[Any, Any]:
+        """(B, T, E) → (B, T, E), or with `first` (B, 1, E), and with `weights_too` the weights (B, H, T, T), else None."""
         B, T, E = x.shape
         H, p = self.heads, self.dropout_p if self.training else 0.0
         maps = self.query, self.key, self.value
-        if B * T >= JOINT_ROWS and not weights_too:
+        if B * T >= JOINT_ROWS and not weights_too and not first:
             bias = None if self.query.bias is None else bpnn.cat([map.bias for map in maps])
             joint: Any = F.linear(x, bpnn.cat([map.weight for map in maps]), bias)
             y: Any = F.qkv_attention(joint.unflatten(-1, (3, H, E // H)), dropout_p=p)
             return y.flatten(2), None
-        q, k, v = (map(x).unflatten(-1, (H, E // H)).transpose(1, 2) for map in maps)
+        asking = x[:, :1] if first else x
+        q, k, v = (map(rows).unflatten(-1, (H, E // H)).transpose(1, 2) for map, rows in zip(maps, (asking, x, x)))
         seen = None
         if weights_too:
             y, seen = weigh(q, k, v, dropout=p)
@@ -178,9 +179,9 @@ class ViTAttention(nn.Module):
         self.attention = ViTSelfAttention(config)
         self.output = ViTSelfOutput(config, config.hidden_size)
 
-    def forward(self, x: Any, weights_too: bool = False) -> tuple[Any, Any]:
-        """(B, T, E) → (B, T, E), and the weights or None."""
-        y, seen = self.attention(x, weights_too)
+    def forward(self, x: Any, weights_too: bool = False, first: bool = False) -> tuple[Any, Any]:
+        """(B, T, E) → (B, T, E), or with `first` (B, 1, E), and the weights or None."""
+        y, seen = self.attention(x, weights_too, first)
         return self.output(y), seen
 
 
@@ -208,11 +209,14 @@ class ViTLayer(nn.Module):
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, x: Any, late: Any = None, weights_too: bool = False) -> tuple[Any, Any, Any]:
-        """x (B, T, E), to which `late` is still to be added, → the same two, and the weights of attention or None."""
+    def forward(self, x: Any, late: Any, weights_too: bool = False, first: bool = False) -> tuple[Any, Any, Any]:
+        """x (B, T, E), to which `late` is still to be added, → the same two, and the weights of attention or None.
+
+        first: of the class tokens alone, (B, 1, E): nobody looks at what the last layer makes of the others.
+        """
         y, x = _normalized(self.layernorm_before, x, late)
-        y, seen = self.attention(y, weights_too)
-        y, x = _normalized(self.layernorm_after, x, y)
+        y, seen = self.attention(y, weights_too, first)
+        y, x = _normalized(self.layernorm_after, x[:, :1] if first else x, y)
         return x, self.output(self.intermediate(y)), seen
 
 
@@ -286,22 +290,25 @@ class ViTModel(ViTPreTrainedModel):
         norm) and `attentions` (L times (B, H, T, T)). interpolate_pos_encoding: images of other sizes than the configuration's.
         """
         _only_by_name(return_dict)
-        pixels = _pixels(pixel_values, self.layernorm.weight)
-        x, late = self.embeddings(pixels, bool_masked_pos, bool(interpolate_pos_encoding)), None
+        y, states, seen = self.run(pixel_values, bool_masked_pos, interpolate_pos_encoding, output_hidden_states, output_attentions)
+        pooled = None if self.pooler is None else self.pooler(y)
+        return ModelOutput(last_hidden_state=y, pooler_output=pooled, hidden_states=states, attentions=seen)
+
+    def run(
+        self, pixel_values: Any, masked: Any, interpolate: bool | None, states_too: bool, weights_too: bool, first: bool = False,
+    ) -> tuple[Any, Any, Any]:
+        """Features (B, T, E), or those of the class tokens (B, 1, E) with `first`; hidden states and attentions, or None."""
+        x, late = self.embeddings(_pixels(pixel_values, self.layernorm.weight), masked, bool(interpolate)), None
         states, attentions = [x], []
-        again = self.training and self.recompute
-        for layer in self.encoder.layer:
-            given = x, late, output_attentions
+        again, last = self.training and self.recompute, len(self.encoder.layer) - 1
+        for i, layer in enumerate(self.encoder.layer):
+            given = x, late, weights_too, first and i == last and not states_too and not weights_too
             x, late, seen = checkpoint(layer, *given) if again else layer(*given)
-            if output_hidden_states:
+            if states_too:
                 states.append(x + late)
             attentions.append(seen)
         y, _ = _normalized(self.layernorm, x, late)
-        return ModelOutput(
-            last_hidden_state=y, pooler_output=None if self.pooler is None else self.pooler(y),
-            hidden_states=tuple(states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
+        return y, tuple(states) if states_too else None, tuple(attentions) if weights_too else None
 
 
 def _only_by_name(return_dict: bool | None) -> None:
@@ -335,10 +342,8 @@ class ViTForImageClassification(ViTPreTrainedModel):
         labels: class numbers (B,), or where `problem_type` says "multi_label_classification", or they are floating-point, shares
         (B, labels); with one label alone ("regression") numbers (B,).
         """
-        base = self.vit(
-            pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions, return_dict=return_dict,
-        )
-        logits = self.classifier(base.last_hidden_state[:, 0])
+        _only_by_name(return_dict)
+        y, states, seen = self.vit.run(pixel_values, None, interpolate_pos_encoding, output_hidden_states, output_attentions, True)
+        logits = self.classifier(y[:, 0])
         loss = None if labels is None else classification_loss(logits, labels, self.config)
-        return ModelOutput(loss=loss, logits=logits, hidden_states=base.hidden_states, attentions=base.attentions)
+        return ModelOutput(loss=loss, logits=logits, hidden_states=states, attentions=seen)
