@@ -82,6 +82,7 @@ def test_llama2c(data_dir):
     with bpnn.no_grad():
         for _ in range(12):
             ids.append(int(model(np.array([ids])).logits[0, -1].argmax()))
+    pytest.importorskip("tokenizers")
     tokenizer = bpnn.pretrained.AutoTokenizer.from_pretrained(path.parent / "tok512.bin")
     assert tokenizer.decode(ids, skip_special_tokens=True).strip().startswith("Once upon a time, there was a little girl")
     with pytest.raises(ValueError, match=r"stories260K\.bin: model_type 'llama' has no model for AutoModelForMaskedLM"):

@@ -5,6 +5,7 @@ from architectures import ARCHITECTURES, MODELS, inputs
 from comparing import TOLERANCE, run_own, stored_numbers, write_model
 from make_numbers import summary
 
+import bpnn
 from bpnn import models
 
 
@@ -48,3 +49,23 @@ def test_stored_numbers(folders, name, head, dtype):
         got["gradients"] = {key: got["gradients"][key] for key in content["shapes"]}  # tied ones have two names here
         check(got, content["runs"][str(side)], TOLERANCE[dtype])
     assert model.num_parameters() == sum(int(np.prod(shape)) for shape in content["shapes"].values())
+
+
+@pytest.mark.parametrize(("name", "head"), MODELS, ids=[f"{name}-{head}" for name, head in MODELS])
+def test_same_bits(name, head):
+    """One thread and two give the same bits; so does the same again."""
+    about = ARCHITECTURES[name]
+    kind = getattr(models, about.prefix + head)
+    bpnn.manual_seed(0)
+    model = kind(kind.config_class.from_dict({**about.config("mid"), "initializer_range": 0.1}))
+    given = inputs(about, head, "mid", about.config("mid"), "right" if about.padding else None)
+    runs = []
+    for count in (1, 2, 2):
+        bpnn.set_num_threads(count)
+        runs.append(run_own(model, given))
+    for other in runs[1:]:
+        assert other.loss == runs[0].loss
+        for key, value in runs[0].outputs.items():
+            assert np.array_equal(other.outputs[key], value), key
+        for key, value in runs[0].gradients.items():
+            assert np.array_equal(other.gradients[key], value), key
