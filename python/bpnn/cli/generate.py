@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     from bpnn.models import AutoModelForCausalLM
 
     settings = _settings(options)
+    if (Path(options.model) / "model" / "config.json").is_file():  # a run of `bpnn train lm`
+        options.model = str(Path(options.model) / "model")
     if options.prompt == "-":
         options.prompt = _standard_input()
     try:

@@ -85,7 +85,8 @@ class GenerationMixin:
     @cached_property
     def generation_config(self) -> GenerationConfig:
         """The model's own settings: of `generation_config.json`, else the special tokens of `config.json`; may be set."""
-        return GenerationConfig(**{name: getattr(self.config, name, None) for name in SPECIAL})
+        own: dict[str, Any] = {name: getattr(self.config, name, None) for name in SPECIAL}
+        return GenerationConfig(**own)
 
     def came_from(self, path: str) -> None:
         """Read the settings that lie beside the weights."""
