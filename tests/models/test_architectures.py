@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES, MODELS, VARIANTS, WITH_LOSS, inputs, padded
+from architectures import ARCHITECTURES, LENGTHS, MODELS, VARIANTS, WITH_LOSS, inputs, padded
 from comparing import TOLERANCE, arrays, gradient_differences, off, run_own
 from drawing import integers
 
@@ -59,19 +59,62 @@ def test_variants(references, name, head, changes):
     agree_with(reference, reference.own(dtype="float64"), inputs(reference.about, head, "small", reference.config, side), 1e-9)
 
 
+def with_mask(given, mask):
+    """A model's arguments with another mask; labels that it hides do not count."""
+    given = {**given, "attention_mask": mask}
+    if given.get("labels", np.empty(0)).shape == mask.shape:
+        given["labels"] = np.where(mask == 1, given["labels"], -100)
+    return given
+
+
 @named([(name, head) for name, head in MODELS if not ARCHITECTURES[name].images])
-def test_full_mask_and_holes(references, name, head):
-    """A mask of ones is no mask; one with holes is neither left nor right padding."""
+def test_odd_masks(references, name, head):
+    """Ones everywhere, holes, padding on the other side, texts without a token, texts of one."""
     reference = references(name, head)
     own = reference.own(dtype="float64")
     given = inputs(reference.about, head, "small", reference.config)
-    agree_with(reference, own, {**given, "attention_mask": np.ones_like(given["input_ids"])}, 1e-9)
+    shape = given["input_ids"].shape
+    agree_with(reference, own, with_mask(given, np.ones(shape, int)), 1e-9)
+    for row in (0, len(LENGTHS["small"]) - 1):
+        mask = padded(reference.about, "small", "right")
+        mask[row] = 0
+        agree_with(reference, own, with_mask(given, mask), 1e-9)
+    if reference.about.padding == ("right",):
+        agree_with(reference, own, with_mask(given, padded(reference.about, "small", "left")), 1e-9)
+    first = {key: value[:, :1] if value.shape == shape else value for key, value in given.items()}
+    agree_with(reference, own, first, 1e-9)
     if head != "ForSequenceClassification" or name not in ("gpt2", "llama"):
-        mask = np.ones_like(given["input_ids"])
+        mask = np.ones(shape, int)
         mask[0, 4:6] = mask[1, 9] = mask[2, 11:] = 0
-        agree_with(reference, own, {**given, "attention_mask": mask}, 1e-9)
-        plain, boolean = (run_own(own, {**given, "attention_mask": mask.astype(kind)}) for kind in (int, bool))
-        assert plain.loss == boolean.loss
+        agree_with(reference, own, with_mask(given, mask), 1e-9)
+        whole, boolean, listed = (run_own(own, with_mask(given, mask.astype(kind))) for kind in (int, bool, np.float32))
+        assert whole.loss == boolean.loss == listed.loss
+
+
+@named(MODELS)
+def test_starting_values(name, head):
+    """A new model's parameters have the distribution that `transformers` gives them."""
+    pytest.importorskip("transformers")
+    from against import models, torch, transformers
+
+    about = ARCHITECTURES[name]
+    config = about.config("mid", initializer_range=0.05)
+    torch.manual_seed(0)
+    made = getattr(transformers, about.prefix + head)(getattr(transformers, about.prefix + "Config")(**config))
+    bpnn.manual_seed(0)
+    kind = getattr(models, about.prefix + head)
+    own = kind(kind.config_class.from_dict(config))
+    mine = {key: value.numpy() for key, value in own.state_dict().items()}
+    if about.images:  # whose names in files are others
+        theirs = sorted((p.detach().numpy() for p in made.parameters()), key=lambda x: (x.shape, x.std(), x.mean()))
+        pairs = zip(theirs, sorted(mine.values(), key=lambda x: (x.shape, x.std(), x.mean())))
+    else:
+        pairs = ((value.detach().numpy(), mine[key]) for key, value in made.named_parameters())
+    for want, got in pairs:
+        assert got.shape == want.shape
+        few = 5 / want.size ** 0.5  # of few numbers the deviation is not known well
+        assert abs(got.mean() - want.mean()) <= few * want.std() * 1.5
+        assert abs(got.std() - want.std()) <= min(few, 0.9) * want.std()
 
 
 LONG = [
