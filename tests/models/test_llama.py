@@ -187,6 +187,12 @@ def test_bad_arguments():
         model([1, 2, 3], cu_seqlens=[0, 2])
     with pytest.raises(ValueError, match="past_key_values: has room for 2 places"), bpnn.no_grad():
         model([[1, 2, 3]], past_key_values=KeyValueCache(2))
+    with pytest.raises(RuntimeError, match="use_cache: a cache has no gradients"):
+        model([[1, 2, 3]], use_cache=True)
+    with bpnn.no_grad():
+        cache = model([[1, 2, 3], [4, 5, 6]], use_cache=True).past_key_values
+        with pytest.raises(ValueError, match="past_key_values: holds 2 texts, got 1"):
+            model([[7]], past_key_values=cache)
 
 
 @pytest.mark.parametrize(("changes", "error", "message"), [

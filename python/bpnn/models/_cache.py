@@ -30,13 +30,18 @@ class KeyValueCache:
     def update(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
         """Put the new keys and values (B, G, T, D) of a layer behind the old; all of them, as views (B, G, length + T, D).
 
-        Every layer does it once a pass; the last one moves `length`. Raises `ValueError` beyond a given capacity.
+        Every layer does it once a pass; the last one moves `length`. Raises `ValueError` beyond a given capacity or for another
+        number of texts, `RuntimeError` where gradients are recorded, which would end here.
         """
+        if key.requires_grad or value.requires_grad:
+            raise RuntimeError("past_key_values, use_cache: a cache has no gradients; expected a call within bpnn.no_grad()")
         end = self.length + key.shape[-2]
         if layer == len(self._layers):
             room = self.capacity if self.capacity is not None else max(64, 2 * end)
             self._layers.append(tuple(np.empty((*x.shape[:-2], room, x.shape[-1]), x.dtype) for x in (key, value)))  # type: ignore[arg-type]
         kept = self._layers[layer]
+        if len(key) != len(kept[0]):
+            raise ValueError(f"past_key_values: holds {len(kept[0])} texts, got {len(key)}")
         if end > kept[0].shape[-2]:
             if self.capacity is not None:
                 raise ValueError(f"past_key_values: has room for {self.capacity} places, asked for {end}")
