@@ -8,6 +8,7 @@ from bpnn.models._sampling import draw, draw_several, processors, softmax
 from bpnn.models.generation import TextStream, TextStreamer
 from bpnn.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from bpnn.models.llama import LlamaConfig, LlamaForCausalLM
+from bpnn.models.mistral import MistralConfig, MistralForCausalLM
 
 SIZES = {"vocab_size": 59, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 48}
 # Random models say the same token for ever unless their weights are large.
@@ -23,6 +24,12 @@ def llama(**changes):
     bpnn.manual_seed(6)
     return LlamaForCausalLM(LlamaConfig.from_dict(
         {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, **TOKENS, **changes})).eval()
+
+
+def mistral(**changes):
+    bpnn.manual_seed(7)
+    return MistralForCausalLM(MistralConfig.from_dict(
+        {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "sliding_window": 5, **TOKENS, **changes})).eval()
 
 
 MODELS = pytest.mark.parametrize("make", [gpt2, llama])
@@ -291,12 +298,12 @@ def pairs(tmp_path_factory):
     pytest.importorskip("torch").set_num_threads(1)
     transformers = pytest.importorskip("transformers")
     found = {}
-    for name, make, kind in (("gpt2", gpt2, "GPT2LMHeadModel"), ("llama", llama, "LlamaForCausalLM")):
-        for scale in (0.6, 0.15):
+    for name, make, scales in (("gpt2", gpt2, (0.6, 0.15)), ("llama", llama, (0.6, 0.15)), ("mistral", mistral, (0.6,))):
+        for scale in scales:
             folder = tmp_path_factory.mktemp(name)
             ours = make(initializer_range=scale)
             ours.save_pretrained(folder)
-            found[name, scale] = ours, getattr(transformers, kind).from_pretrained(folder).eval()
+            found[name, scale] = ours, getattr(transformers, type(ours).__name__).from_pretrained(folder).eval()
     return found
 
 
