@@ -6,7 +6,6 @@ import pytest
 from drawing import integers, weight
 
 import bpnn
-from bpnn.models._beam_search import beam_search
 from bpnn.models.transformer import TransformerConfig, TransformerForConditionalGeneration, TransformerModel
 
 SIZES = {
@@ -238,40 +237,21 @@ def test_greedy_equals_reading_everything_again(before):
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
 def test_wide_beams_find_the_best(penalty):
-    """With as many beams as there are texts nothing is lost: the best of all texts of at most four tokens."""
-    V, limit, end = 4, 4, 2
-    rng = np.random.default_rng(int(penalty))
-    table = {}
-
-    def log_probabilities(prefix):
-        if prefix not in table:
-            scores = rng.standard_normal(V) * 2
-            table[prefix] = scores - np.log(np.exp(scores).sum())
-        return table[prefix]
-
-    def score(text):
-        total = sum(log_probabilities((1, *text[:i]))[token] for i, token in enumerate(text))
-        return total / len(text) ** penalty
-
+    """With as many beams as there are texts nothing is lost: the best of all texts of at most three tokens."""
+    limit, end, vocabulary = 3, 2, (1, 2, 3, 4)
+    model = made(vocab_size=5)
+    source = np.minimum(IDS[:1], 4)
     texts = [
-        text for length in range(1, limit + 1) for text in itertools.product(range(V), repeat=length)
+        text for length in range(1, limit + 1) for text in itertools.product(vocabulary, repeat=length)
         if end not in text[:-1] and (text[-1] == end or length == limit)
     ]
-    beams = V**limit
-    rows = [(1,)] * beams
-
-    def step(newest):
-        nonlocal rows
-        if newest.tolist() != [1] * beams or len(rows[0]) > 1:
-            rows = [(*row, int(token)) for row, token in zip(rows, newest)]
-        return np.array([log_probabilities(row) for row in rows])
-
-    def reorder(places):
-        nonlocal rows
-        rows = [rows[i] for i in places]
-
-    found = beam_search(step, reorder, 1, beams, limit, start=1, ends=end, length_penalty=penalty)
-    assert tuple(found[0][1:]) == max(texts, key=score)
+    scores = []
+    for text in texts:
+        logits = model(source, decoder_input_ids=[[1, *text[:-1]]]).logits.detach().numpy()[0]
+        likely = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        scores.append(likely[np.arange(len(text)), text].sum() / len(text) ** penalty)
+    found = model.generate(source, num_beams=len(texts), max_new_tokens=limit, length_penalty=penalty).numpy()[0]
+    assert tuple(found) == (1, *texts[int(np.argmax(scores))])
 
 
 def test_beams_of_a_batch_and_alone():
@@ -345,7 +325,7 @@ def test_learns_to_reverse():
 
 def test_positions():
     """The sines first, then the cosines, also of an odd size."""
-    from bpnn.models.transformer import sinusoids
+    from bpnn.models._transformer_layers import sinusoids
 
     table = sinusoids(6, 7)
     assert table.shape == (6, 7)

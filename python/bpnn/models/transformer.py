@@ -10,8 +10,6 @@ target) with E features, H heads of D; text b is the rows from `starts[b]` to `s
 """
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +19,15 @@ import bpnn
 from bpnn import nn
 from bpnn.nn import functional as F
 from bpnn.nn import init
-from bpnn.utils.checkpoint import checkpoint
 
-from ._beam_search import beam_search
+from ._beams import BeamSearch
 from ._cache import KeyValueCache
-from ._layers import IGNORED, activation_name, in_range, numbers, target_of
+from ._generation_config import Settings
+from ._layers import IGNORED, in_range, numbers, target_of
 from ._outputs import Later, ModelOutput
 from ._packing import Layout, real_places
 from ._pretrained import ModelConfig, PreTrainedModel
+from ._transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer, TransformerStack
 
 __all__ = ["TransformerConfig", "TransformerForConditionalGeneration", "TransformerModel"]
 
@@ -87,174 +86,6 @@ class TransformerConfig(ModelConfig):
         return start
 
 
-def sinusoids(count: int, size: int) -> np.ndarray:
-    """Positions (count, size): the sines of `position / 10000^(2 i / size)`, then the cosines."""
-    angles = np.arange(count)[:, None] * 10000.0 ** (-np.arange(0, size, 2) / size)
-    return np.concatenate([np.sin(angles), np.cos(angles)[:, : size // 2]], 1)
-
-
-class TransformerAttention(nn.Module):
-    """Four maps and what is between them, of packed rows or of one row for each text (`step…`)."""
-
-    def __init__(self, size: int, heads: int, dropout: float, key: str):
-        super().__init__()
-        if size % heads:
-            raise ValueError(f"config: {key}: expected a divisor of d_model, {size}, got {heads}")
-        self.heads, self.dropout_p = heads, dropout
-        self.k_proj, self.v_proj = nn.Linear(size, size), nn.Linear(size, size)
-        self.q_proj, self.out_proj = nn.Linear(size, size), nn.Linear(size, size)
-
-    def _split(self, x: Any) -> Any:
-        """(…, E) → (…, H, D)."""
-        return x.unflatten(-1, (self.heads, x.shape[-1] // self.heads))
-
-    def forward(self, x: Any, starts: np.ndarray, causal: bool) -> Any:
-        """Of rows (N, E) to the rows of the same text; with `causal` to those before."""
-        p, maps = self.dropout_p if self.training else 0.0, (self.q_proj, self.k_proj, self.v_proj)
-        if len(x) >= x.shape[1]:  # then one product is faster, although the weights are put side by side for it
-            joint: Any = F.linear(x, bpnn.cat([map.weight for map in maps]), bpnn.cat([map.bias for map in maps]))
-            joint = joint.unflatten(-1, (3, self.heads, x.shape[1] // self.heads))
-            y: Any = F.qkv_attention(joint, starts, is_causal=causal, dropout_p=p)
-        else:
-            q, k, v = (self._split(map(x)) for map in maps)
-            y = F.varlen_attention(q, k, v, starts, is_causal=causal, dropout_p=p)
-        return self.out_proj(y.flatten(1))
-
-    def across(self, x: Any, memory: Any, starts: np.ndarray, memory_starts: np.ndarray) -> Any:
-        """Of rows (M, E) to the rows of `memory` (N, E) that belong to the same text."""
-        q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(memory)), self._split(self.v_proj(memory))
-        p = self.dropout_p if self.training else 0.0
-        y: Any = F.varlen_attention(q, k, v, starts, memory_starts, dropout_p=p)
-        return self.out_proj(y.flatten(1))
-
-    def remember(self, memory: Any) -> tuple[Any, Any]:
-        """Keys and values (B, H, S, D) of padded memory (B, S, E)."""
-        k, v = (self._split(map(memory)).transpose(1, 2) for map in (self.k_proj, self.v_proj))
-        return k.contiguous(), v.contiguous()
-
-    def step(self, x: Any, cache: KeyValueCache, layer: int) -> Any:
-        """Of the newest tokens (R, E) to themselves and what the cache holds."""
-        q, k, v = (self._split(map(x)).unsqueeze(2) for map in (self.q_proj, self.k_proj, self.v_proj))
-        k, v = cache.update(layer, k, v)
-        y: Any = F.scaled_dot_product_attention(q, k, v)
-        return self.out_proj(y.flatten(1))
-
-    def step_across(self, x: Any, known: tuple[Any, Any], lengths: np.ndarray) -> Any:
-        """Of the newest tokens (B K, E), K beams a text, to what `remember` made of its text, the first `lengths` rows."""
-        q = self._split(self.q_proj(x)).unflatten(0, (len(lengths), -1)).transpose(1, 2)
-        y: Any = F.scaled_dot_product_attention(q, *known, key_lengths=lengths)
-        return self.out_proj(y.transpose(1, 2).reshape(x.shape))
-
-
-class _Layer(nn.Module):
-    """What layers of both kinds have: attention to themselves and two maps with an activation between."""
-
-    def __init__(self, config: TransformerConfig, side: str):
-        super().__init__()
-        E, wide, key = config.d_model, getattr(config, f"{side}_ffn_dim"), f"{side}_attention_heads"
-        self.before, self.activation = config.normalize_before, activation_name(config.activation_function, "activation_function")
-        self.self_attn = TransformerAttention(E, getattr(config, key), config.attention_dropout, key)
-        self.self_attn_layer_norm = nn.LayerNorm(E, eps=config.layer_norm_eps)
-        self.fc1, self.fc2 = nn.Linear(E, wide), nn.Linear(wide, E)
-        self.final_layer_norm = nn.LayerNorm(E, eps=config.layer_norm_eps)
-        self.dropout, self.inner_dropout = nn.Dropout(config.dropout), nn.Dropout(config.activation_dropout)
-
-    def part(self, norm: Any, x: Any, late: Any, function: Callable[[Any], Any]) -> tuple[Any, Any]:
-        """`norm(x + function(x))`, or `x + function(norm(x))`, whose last sum is left `late` for the next norm to make."""
-        if self.before:
-            y, x = (norm(x), x) if late is None else norm(late, residual=x)
-            return x, self.dropout(function(y))
-        return norm(self.dropout(function(x)), residual=x)[0], None
-
-    def feed_forward(self, x: Any) -> Any:
-        """(N, E) → (N, E)."""
-        return self.fc2(self.inner_dropout(self.fc1(x, activation=self.activation)))
-
-
-class TransformerEncoderLayer(_Layer):
-    """Attention of all tokens of a text to all."""
-
-    def __init__(self, config: TransformerConfig):
-        super().__init__(config, "encoder")
-
-    def forward(self, x: Any, late: Any, starts: np.ndarray) -> tuple[Any, Any]:
-        """x (N, E), to which `late` is still to be added, → the same two."""
-        x, late = self.part(self.self_attn_layer_norm, x, late, lambda y: self.self_attn(y, starts, False))
-        return self.part(self.final_layer_norm, x, late, self.feed_forward)
-
-
-class TransformerDecoderLayer(_Layer):
-    """Attention to the tokens before, then to the source."""
-
-    def __init__(self, config: TransformerConfig):
-        super().__init__(config, "decoder")
-        heads = config.decoder_attention_heads
-        self.encoder_attn = TransformerAttention(config.d_model, heads, config.attention_dropout, "decoder_attention_heads")
-        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-
-    def forward(
-        self, x: Any, late: Any, memory: Any, starts: np.ndarray, memory_starts: np.ndarray
-    ) -> tuple[Any, Any]:
-        """x (M, E), to which `late` is still to be added, and memory (N, E) → the first two."""
-        x, late = self.part(self.self_attn_layer_norm, x, late, lambda y: self.self_attn(y, starts, True))
-        x, late = self.part(
-            self.encoder_attn_layer_norm, x, late, lambda y: self.encoder_attn.across(y, memory, starts, memory_starts)
-        )
-        return self.part(self.final_layer_norm, x, late, self.feed_forward)
-
-    def step(self, x: Any, late: Any, layer: int, cache: KeyValueCache, known: Any, lengths: np.ndarray) -> tuple[Any, Any]:
-        """As `forward`, of the newest tokens alone."""
-        x, late = self.part(self.self_attn_layer_norm, x, late, lambda y: self.self_attn.step(y, cache, layer))
-        x, late = self.part(
-            self.encoder_attn_layer_norm, x, late, lambda y: self.encoder_attn.step_across(y, known, lengths)
-        )
-        return self.part(self.final_layer_norm, x, late, self.feed_forward)
-
-
-class _Stack(nn.Module):
-    """Embeddings, layers, perhaps a norm: what encoder and decoder share."""
-
-    recompute = False
-
-    def __init__(self, config: TransformerConfig, layers: list[Any], table: Any):
-        super().__init__()
-        E, kind = config.d_model, config.position_embedding_type
-        if kind not in ("sinusoidal", "learned"):
-            raise ValueError(f"config: position_embedding_type: expected 'sinusoidal' or 'learned', got {kind!r}")
-        self.embed_tokens = table
-        self.embed_positions = nn.Embedding(config.max_position_embeddings, E) if kind == "learned" else None
-        self.layers = nn.ModuleList(layers)
-        final = config.normalize_before if config.final_norm is None else config.final_norm
-        self.layer_norm = nn.LayerNorm(E, eps=config.layer_norm_eps) if final else None
-        self.dropout = nn.Dropout(config.dropout)
-        self.scale = math.sqrt(E) if config.scale_embedding else 1.0
-        self._sinusoids = sinusoids(config.max_position_embeddings if kind == "sinusoidal" else 0, E)
-
-    def embed(self, tokens: np.ndarray, positions: np.ndarray) -> Any:
-        """Tokens (N,) at positions (N,) → (N, E)."""
-        x = self.embed_tokens(bpnn.from_numpy(tokens)) * self.scale
-        if self.embed_positions is not None:
-            places = self.embed_positions(bpnn.from_numpy(positions))
-        else:
-            if self._sinusoids.dtype != x.dtype:
-                self._sinusoids = sinusoids(*self._sinusoids.shape).astype(x.dtype)
-            places = bpnn.from_numpy(self._sinusoids[positions])
-        return self.dropout(x + places)
-
-    def finish(self, x: Any, late: Any) -> Any:
-        """What the layers left, summed and normalized."""
-        if self.layer_norm is None:
-            return x if late is None else x + late
-        return self.layer_norm(x) if late is None else self.layer_norm(late, residual=x)[0]
-
-    def run(self, x: Any, *given: Any) -> Any:
-        """All layers and the norm, of rows."""
-        late = None
-        for layer in self.layers:
-            x, late = checkpoint(layer, x, late, *given) if self.recompute and self.training else layer(x, late, *given)
-        return self.finish(x, late)
-
-
 class TransformerPreTrainedModel(PreTrainedModel):
     """What both models share."""
 
@@ -279,7 +110,7 @@ class TransformerPreTrainedModel(PreTrainedModel):
     def gradient_checkpointing_enable(self, enable: bool = True) -> None:
         """Compute the activations of each layer again in backward instead of storing them: less memory, a third more time."""
         for module in self.modules():
-            if isinstance(module, (_Stack, PreTrainedModel)):
+            if isinstance(module, (TransformerStack, PreTrainedModel)):
                 module.recompute = enable
 
 
@@ -293,8 +124,8 @@ class TransformerModel(TransformerPreTrainedModel):
                              f"{config.target_size}, is not vocab_size, {config.vocab_size}")
         source = nn.Embedding(config.vocab_size, config.d_model)
         target = source if config.share_encoder_decoder_embeddings else nn.Embedding(config.target_size, config.d_model)
-        self.encoder = _Stack(config, [TransformerEncoderLayer(config) for _ in range(config.encoder_layers)], source)
-        self.decoder = _Stack(config, [TransformerDecoderLayer(config) for _ in range(config.decoder_layers)], target)
+        self.encoder = TransformerStack(config, [TransformerEncoderLayer(config) for _ in range(config.encoder_layers)], source)
+        self.decoder = TransformerStack(config, [TransformerDecoderLayer(config) for _ in range(config.decoder_layers)], target)
         self.post_init()
 
     def encode(self, input_ids: Any, attention_mask: Any = None) -> tuple[Any, Layout]:
@@ -390,36 +221,46 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel):
         of log-probabilities divided by length ** length_penalty. num_beams=1 takes the most probable token each time.
         """
         config = self.config
-        limit = min(max_new_tokens, config.max_position_embeddings)
+        for name, count in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens)):
+            if count < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {count}")
+        ends = np.atleast_1d([] if config.eos_token_id is None else config.eos_token_id).astype(np.int64)
+        settings = Settings(
+            max_length=1 + min(max_new_tokens, config.max_position_embeddings), num_beams=num_beams,
+            length_penalty=length_penalty, eos=ends, pad=config.pad_token_id,
+        )
+
+        def complete(texts: np.ndarray) -> np.ndarray:
+            return np.isin(texts[:, -1], ends) | (texts.shape[1] >= settings.max_length)
+
         was, _ = self.training, self.eval()
         try:
             with bpnn.no_grad():
-                decoding = _Decoding(self, input_ids, attention_mask, num_beams, limit)
-                found = beam_search(
-                    decoding.step, decoding.cache.reorder, len(decoding.lengths), num_beams, limit, start=config.start_token,
-                    ends=config.eos_token_id, banned=config.pad_token_id, length_penalty=length_penalty,
-                )
+                decoding = _Decoding(self, input_ids, attention_mask, settings.max_length)
+                starts = np.full((len(decoding.lengths), 1), config.start_token)
+                search = BeamSearch(starts, settings, np.random.default_rng(0))
+                while not search.done:
+                    rows = search.step(decoding.step(search.texts[:, -1]), complete)
+                    decoding.cache.reorder(rows)
         finally:
             self.train(was)
-        width = max(map(len, found), default=0)
-        rows = np.full((len(found), width), config.pad_token_id or 0, np.int64)
-        for row, tokens in zip(rows, found):
-            row[: len(tokens)] = tokens
-        return bpnn.from_numpy(rows)
+        tokens, _, rows = search.results()
+        tokens[:, 1:][rows < 0] = config.pad_token_id or 0
+        return bpnn.from_numpy(tokens)
 
 
 class _Decoding:
     """A batch whose sources are read: what a step needs for the token after the newest."""
 
-    def __init__(self, model: Any, input_ids: Any, attention_mask: Any, beams: int, limit: int):
+    def __init__(self, model: Any, input_ids: Any, attention_mask: Any, limit: int):
         memory, source = model.model.encode(input_ids, attention_mask)
-        self.model, self.decoder, self.beams = model, model.model.decoder, beams
+        self.model, self.decoder = model, model.model.decoder
         self.lengths = np.diff(source.cu_seqlens)
         # Real tokens first, whatever side the padding was on.
         width = int(self.lengths.max(initial=1))
         memory = Layout((source.batch, width), np.arange(width) < self.lengths[:, None]).pad(memory)
         self.known = [layer.encoder_attn.remember(memory) for layer in self.decoder.layers]
-        self.cache = KeyValueCache(capacity=max(limit, 1))
+        self.cache = KeyValueCache(capacity=limit)
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
         """The log-probabilities (B K, V) of what follows the newest tokens (B K,)."""
@@ -427,7 +268,10 @@ class _Decoding:
         for i, layer in enumerate(self.decoder.layers):
             x, late = layer.step(x, late, i, self.cache, self.known[i], self.lengths)
         self.cache.advance(1)
-        return F.log_softmax(self.model.lm_head(self.decoder.finish(x, late)), -1).numpy()
+        found = F.log_softmax(self.model.lm_head(self.decoder.finish(x, late)), -1).numpy()
+        if self.model.config.pad_token_id is not None:
+            found[:, self.model.config.pad_token_id] = -np.inf
+        return found
 
 
 def _moved(labels: np.ndarray, config: TransformerConfig) -> np.ndarray:
