@@ -2,6 +2,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from drawing import integers, uniform
 
 SMALL = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -32,7 +33,7 @@ class Architecture:
         return {**(self.small if size == "small" else self.mid), **self.extra, **changes}
 
 
-def llama(prefix, heads=("Model", "ForCausalLM"), mid=(), **extra):
+def llama(prefix, heads=("Model", "ForCausalLM", "ForSequenceClassification"), mid=(), **extra):
     small = {**SMALL, "num_key_value_heads": 2, "max_position_embeddings": 40}
     middle = {**MID, "num_key_value_heads": 3, "max_position_embeddings": 160, **dict(mid)}
     return Architecture(prefix, small, middle, heads, ("right", "left"), extra={"pad_token_id": 0, **extra})
@@ -68,8 +69,7 @@ ARCHITECTURES = {
         extra={
             "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "pad_token_id": 7, "bos_token_id": 1, "eos_token_id": 2}),
     "llama": llama(
-        "Llama", ("Model", "ForCausalLM", "ForSequenceClassification"),
-        {"head_dim": 32, "attention_bias": True, "mlp_bias": True}),
+        "Llama", mid={"head_dim": 32, "attention_bias": True, "mlp_bias": True}),
     "llama3": llama("Llama", ("ForCausalLM",), rope_parameters=LLAMA3, tie_word_embeddings=True, bos_token_id=None),
     "mistral": llama("Mistral", sliding_window=5),
     "qwen2": llama(
@@ -80,9 +80,8 @@ ARCHITECTURES = {
         {**MID, "image_size": 40, "patch_size": 8, "num_channels": 3},
         ("Model", "ForImageClassification"), (), images=True, extra=NO_DROPOUT),
 }
-for _name in ("vit",):
-    for _sizes in (ARCHITECTURES[_name].small, ARCHITECTURES[_name].mid):
-        del _sizes["vocab_size"]
+for _sizes in (ARCHITECTURES["vit"].small, ARCHITECTURES["vit"].mid):
+    del _sizes["vocab_size"]
 MODELS = [(name, name_of) for name, about in ARCHITECTURES.items() for name_of in about.heads]
 WITH_LOSS = [(name, head) for name, head in MODELS if head != "Model"]
 # Settings that are not the usual ones: architecture, head, changes of the configuration
@@ -108,6 +107,11 @@ VARIANTS = [
     ("vit", "ForImageClassification", {"qkv_bias": False, "num_channels": 1, "num_labels": 1}),
     ("vit", "Model", {"image_size": 20, "hidden_act": "gelu_pytorch_tanh"}),
 ]
+
+
+def named(cases):
+    """Parametrize a test over pairs of architecture and head."""
+    return pytest.mark.parametrize(("name", "head"), cases, ids=[f"{name}-{head}" for name, head in cases])
 
 
 def padded(about, size, side):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES, MODELS
+from architectures import ARCHITECTURES, MODELS, named
 from comparing import stored_numbers, write_model
 from drawing import weight
 
@@ -18,7 +18,7 @@ from bpnn.models import auto
 TASK = {"Model": "AutoModel", "LMHeadModel": "AutoModelForCausalLM"}
 
 
-@pytest.mark.parametrize(("name", "head"), MODELS, ids=[f"{name}-{head}" for name, head in MODELS])
+@named(MODELS)
 def test_every_class_is_found(tmp_path, name, head):
     folder = write_model(tmp_path / "model", name, head)
     wanted = getattr(models, ARCHITECTURES[name].prefix + head)

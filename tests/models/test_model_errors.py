@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES, MODELS, inputs
+from architectures import ARCHITECTURES, MODELS, inputs, named
 from comparing import write_model
 
 import bpnn
@@ -217,10 +217,6 @@ def test_unknown_architecture(tmp_path, content):
 
 TEXTS = [(name, head) for name, head in MODELS if not ARCHITECTURES[name].images]
 WITH_LABELS = [(name, head) for name, head in MODELS if head != "Model" and head != "ForQuestionAnswering"]
-
-
-def named(cases):
-    return pytest.mark.parametrize(("name", "head"), cases, ids=[f"{name}-{head}" for name, head in cases])
 
 
 @named(TEXTS)

@@ -1,7 +1,7 @@
 """Every architecture against numbers that `transformers` computed (`make_numbers.py`): needs neither it nor PyTorch."""
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES, MODELS, inputs
+from architectures import ARCHITECTURES, MODELS, inputs, named
 from comparing import TOLERANCE, run_own, stored_numbers, write_model
 from make_numbers import summary
 
@@ -38,7 +38,7 @@ def check(got, want, tolerance):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize(("name", "head"), MODELS, ids=[f"{name}-{head}" for name, head in MODELS])
+@named(MODELS)
 def test_stored_numbers(folders, name, head, dtype):
     """Outputs, loss and all gradients, without a mask and with padding."""
     content, about = stored_numbers(name)[head], ARCHITECTURES[name]
@@ -51,7 +51,7 @@ def test_stored_numbers(folders, name, head, dtype):
     assert model.num_parameters() == sum(int(np.prod(shape)) for shape in content["shapes"].values())
 
 
-@pytest.mark.parametrize(("name", "head"), MODELS, ids=[f"{name}-{head}" for name, head in MODELS])
+@named(MODELS)
 def test_same_bits(name, head):
     """One thread and two give the same bits; so does the same again."""
     about = ARCHITECTURES[name]
