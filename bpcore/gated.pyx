@@ -7,6 +7,7 @@ cimport cython
 cimport numpy as np
 from numpy cimport NPY_FLOAT, ndarray
 
+from bpcore.again cimport Again, worth
 from bpcore.memory cimport contiguous, empty_like
 from bpcore.operand cimport cast_tensor, is_real, same_shape
 from bpcore.promotion cimport float_type
@@ -74,12 +75,38 @@ cdef int run(Gate gate, bp_gated *j, ndarray like, bint backward) except -1:
     return 0
 
 
+cdef ndarray forward(Gate gate, ndarray g, ndarray u):
+    cdef ndarray y = empty_like(g)
+    cdef bp_gated j
+    j.y, j.gate, j.up = data(y), data(g), data(u)
+    run(gate, &j, g, False)
+    return y
+
+
 # --- tensors --------------------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class GatedAgain(Again):
+    """y, from the inputs."""
+    cdef Gate gate
+    cdef ndarray g, u
+
+    cdef ndarray make(self):
+        return forward(self.gate, self.g, self.u)
+
 
 @cython.final
 cdef class GatedNode(Node):
     """y = f(gate) up; inputs gate, up."""
     cdef Gate gate
+    cdef GatedAgain made           # y, where it is large
+
+    def again(self, int slot):
+        return self.made
+
+    cdef void release(self) noexcept:
+        self.made = None
+        Node.release(self)
 
     cdef object backward(self, object grad):
         cdef ndarray g, u, dy = contiguous(grad), dg = None, du = None
@@ -108,11 +135,9 @@ cdef Tensor apply(Gate f, object gate, object up):
         if float_type(typenum) != typenum or g.array.dtype.kind == "c":
             raise TypeError(f"gate: expected a floating-point tensor, got {g.dtype}")
         return cast_tensor(apply(f, cast_tensor(g, NPY_FLOAT), cast_tensor(u, NPY_FLOAT)), typenum)
-    cdef ndarray left = contiguous(g.array), right = contiguous(u.array), y = empty_like(left)
-    cdef bp_gated j
+    cdef ndarray left = contiguous(g.array), right = contiguous(u.array)
+    cdef ndarray y = forward(f, left, right)
     cdef GatedNode node
-    j.y, j.gate, j.up = data(y), data(left), data(right)
-    run(f, &j, left, False)
     out = wrap(y)
     if records2(g, u):
         node = GatedNode.__new__(GatedNode)
@@ -122,6 +147,10 @@ cdef Tensor apply(Gate f, object gate, object up):
             node.guard(u)
         else:
             right = None
+        if right is not None and worth(y):
+            node.made = GatedAgain.__new__(GatedAgain)
+            node.made.gate, node.made.g, node.made.u = f, left, right
+            node.made.watch(node, y)
         attach(out, node, (g, u), (left, right))
     return out
 

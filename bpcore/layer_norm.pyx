@@ -8,6 +8,7 @@ cimport cython
 cimport numpy as np
 from numpy cimport NPY_DOUBLE, NPY_FLOAT, ndarray, npy_intp
 
+from bpcore.again cimport Again, worth
 from bpcore.batch_norm cimport data, widened
 from bpcore.memory cimport contiguous, empty, empty_like
 from bpcore.operand cimport cast_tensor, is_real, new, same_shape
@@ -42,7 +43,7 @@ cdef extern from "kernels/layer_norm_table.h":
         double eps
 
     ctypedef struct bp_layer_norm_kernels:
-        range_fn forward, backward, merge
+        range_fn forward, again, backward, merge
 
     ctypedef struct bp_layer_norm_table:
         bp_layer_norm_kernels f32
@@ -99,11 +100,36 @@ cdef int backward(bp_layer_norm *j, int typenum) except -1:
 # --- tensors --------------------------------------------------------------------------------------------------------------
 
 @cython.final
+cdef class LayerNormAgain(Again):
+    """y, from what backward keeps and the bias."""
+    cdef tuple arrays              # x, w, b, statistics
+    cdef Py_ssize_t cols
+
+    cdef ndarray make(self):
+        cdef ndarray x, w, b, statistics, y
+        cdef bp_layer_norm j
+        x, w, b, statistics = self.arrays
+        y = empty_like(x)
+        plan(&j, x, w, statistics, self.cols)
+        j.out, j.bias = data(y), data(b)
+        parallel_for_checked(kernels_of(np.PyArray_TYPE(x)).again, &j, j.rows, row_cost(np.PyArray_TYPE(x), j.cols))
+        return y
+
+
+@cython.final
 cdef class LayerNormNode(Node):
     """y = (x - mean) rstd w + b; inputs x, w, b. With a residual r the outputs are y and s = x + r, of which y is made as of x;
     inputs x, w, b, r: x and r get the same gradient."""
     cdef tuple shape               # of the normalized axes
     cdef bint center
+    cdef LayerNormAgain made       # y, where it is large
+
+    def again(self, int slot):
+        return self.made if slot == 0 else None
+
+    cdef void release(self) noexcept:
+        self.made = None
+        Node.release(self)
 
     cdef object backward(self, object grad):
         cdef bint residual = self.n_outputs == 2, wanted = self.needs(0) or (residual and self.needs(3))
@@ -227,6 +253,12 @@ cdef object apply(object input, object normalized_shape, object weight, object b
         node.guard(x if total is None else total)
         if w is not None:
             node.guard(w)
+        if b is not None:
+            node.guard(b)              # y may have to be made again
+        if worth(y):
+            node.made = LayerNormAgain.__new__(LayerNormAgain)
+            node.made.arrays, node.made.cols = (source if s is None else s, scale, offset, statistics), size_of(shape)
+            node.made.watch(node, y)
         if total is None:
             attach(out, node, inputs, (source, scale, statistics))
         else:

@@ -8,7 +8,8 @@ cimport cython
 cimport numpy as np
 from numpy cimport ndarray, npy_intp
 
-from bpcore.activation cimport Map, epilogue_map, map_backward
+from bpcore.activation cimport Map, epilogue_map, map_backward, map_forward
+from bpcore.again cimport Again, heavy, light, worth
 from bpcore.gemm cimport product
 from bpcore.memory cimport contiguous, empty
 from bpcore.simd cimport kernels
@@ -89,15 +90,34 @@ cdef ndarray turned(ndarray a):
 
 
 @cython.final
+cdef class LinearAgain(Again):
+    """f(z), from the z that backward keeps."""
+    cdef const Map *f
+    cdef ndarray z
+
+    cdef ndarray make(self):
+        return map_forward(self.f, self.z, NULL).reshape(self.shape)
+
+
+@cython.final
 cdef class LinearNode(Node):
     cdef const Map *f            # the activation, or NULL
     cdef bint across             # W is stored as (K, N)
+    cdef LinearAgain made        # f(z), where it is large and z is kept beside it
+
+    def again(self, int slot):
+        return self.made
+
+    cdef void release(self) noexcept:
+        self.made = None
+        Node.release(self)
 
     cdef object backward(self, object grad):
+        cdef object source
         cdef ndarray x, w, saved, dz, dx = None, dw = None, db = None, matrix_dx
         cdef npy_intp dims[2]
         cdef npy_intp inputs
-        x, w, saved = self.saved
+        source, w, saved = self.saved
         inputs = np.PyArray_DIM(w, 0 if self.across else 1)
         cdef ndarray dy = contiguous(grad)
         dz = dy if self.f is NULL else map_backward(self.f, dy, saved, NULL)
@@ -118,6 +138,7 @@ cdef class LinearNode(Node):
             dims[0] = np.PyArray_DIM(w, 0)
             dims[1] = np.PyArray_DIM(w, 1)
             dw = empty(2, dims, np.PyArray_TYPE(dy))
+            x = matrix(heavy(source))
             if self.across:
                 product(dw, turned(x), dz)
             else:
@@ -197,8 +218,12 @@ def linear(input, weight, bias=None, activation=None, *, bint transposed=False):
             node.guard(w)
         if f is not NULL and f.from_output:
             node.guard(out)
+        elif f is not NULL and worth(y):
+            node.made = LinearAgain.__new__(LinearAgain)
+            node.made.f, node.made.z = f, z
+            node.made.watch(node, y)
         attach(out, node, (x, w) if b is None else (x, w, b),
-               (rows if w.wants_grad() else None, w.array, None if f is NULL else z))
+               (light(x, rows) if w.wants_grad() else None, w.array, None if f is NULL else z))
     return out
 
 

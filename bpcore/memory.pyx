@@ -84,6 +84,14 @@ cdef Buffer allocate(size_t bytes):
     cdef size_t rounded
     cdef int cls = size_class(bytes, &rounded)
     cdef void *p = free_list[cls]
+    cdef int larger
+    if p is NULL and rounded >= LARGE // 4:
+        for larger in range(cls + 1, min(cls + 5, CLASSES)):
+            p = free_list[larger]
+            if p is not NULL:
+                cls = larger
+                rounded = <size_t> (9 + (cls - 1) % 8) << ((cls - 1) // 8 + 3)
+                break
     if p is not NULL:
         free_list[cls] = (<void **> p)[0]
         pooled -= rounded

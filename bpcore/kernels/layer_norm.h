@@ -65,6 +65,17 @@ static void BP_NAME(forward)(void *job, bp_size begin, bp_size end) {
     }
 }
 
+static void BP_NAME(again)(void *job, bp_size begin, bp_size end) {
+    const bp_layer_norm *j = job;
+    const bp_size n = j->cols;
+    for (bp_size row = begin; row < end; row++) {
+        const double mean = j->mean ? j->mean[row] : 0, rstd = j->rstd[row];
+        const BP_REAL m = (BP_REAL)mean;
+        BP_NAME(row_affine)((BP_REAL *)j->out + row * n, (const BP_REAL *)j->x + row * n, j->weight, j->bias, n, m, (BP_REAL)rstd,
+                            (BP_REAL)(-(mean - m) * rstd));
+    }
+}
+
 /* What backward knows of a row. */
 typedef struct {
     const BP_REAL *dy, *x, *ds;

@@ -25,9 +25,11 @@ typedef struct {
     double eps;
 } bp_layer_norm;
 
-/* Each works on the items begin..end of the bp_layer_norm `job`: rows, pieces of rows, tiles of columns. */
+/* Each works on the items begin..end of the bp_layer_norm `job`: rows, rows, pieces of rows, tiles of columns. `again` writes the out
+ * of forward from the mean and rstd that forward found. */
 #define BP_LAYER_NORM_KERNELS(X, T)                                 \
     X(void, forward, (void *job, bp_size begin, bp_size end))       \
+    X(void, again, (void *job, bp_size begin, bp_size end))         \
     X(void, backward, (void *job, bp_size begin, bp_size end))      \
     X(void, merge, (void *job, bp_size begin, bp_size end))
 

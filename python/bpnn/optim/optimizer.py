@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bpcore.memory import empty_cache
 from bpcore.optim import Step
 from bpcore.optim import zero_grad as drop_gradients
 from bpcore.tensor import RemovableHandle, Tensor, from_array, set_grad_mode
@@ -123,6 +124,8 @@ class Optimizer:
                 loss = closure()
             finally:
                 set_grad_mode(before)
+        if not self._step_called:
+            empty_cache()                   # else the first states would lie beside what the first backward no longer needs
         step = Step()
         for group in self.param_groups:
             self._add(step, group)

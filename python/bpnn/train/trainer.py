@@ -113,7 +113,7 @@ class Trainer:
     # One batch --------------------------------------------------------------------------------------------------------
 
     def compute_loss(self, batch: Any) -> tuple[Any, Any, Any]:
-        """(loss, prediction, target) of a batch; the prediction and the target are what the metrics see."""
+        """(loss, output, target) of a batch; the metrics see the target and the output, or its `logits` where it has them."""
         args, inputs, target = split_batch(batch, self.target_key)
         if self.loss is not None:
             output = self.model(*args, **inputs)
@@ -122,7 +122,7 @@ class Trainer:
             output = self.model(**batch)
         else:
             output = self.model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
-        return loss_of(output), prediction_of(output), target
+        return loss_of(output), output, target
 
     def _step(self, group: tuple[Any, ...]) -> None:
         """One update of the weights from one or more batches."""
@@ -133,7 +133,7 @@ class Trainer:
         state.lr = optimizer.param_groups[0]["lr"]
         mean = 0.0
         for batch, size in zip(group, sizes, strict=True):
-            loss, prediction, target = self.compute_loss(batch)
+            loss, output, target = self.compute_loss(batch)
             value = loss.item()
             if not math.isfinite(value):
                 state.loss = value
@@ -141,7 +141,7 @@ class Trainer:
             mean += value * (size / total)
             (loss if size == total else loss * (size / total)).backward()
             for metric in self.train_metrics:
-                metric.update(prediction, target)
+                metric.update(prediction_of(output), target)
         if self.clip_norm is not None:
             norm = float(clip_grad_norm_(self.model.parameters(), self.clip_norm))
             if not math.isfinite(norm):
@@ -280,12 +280,12 @@ class Trainer:
         try:
             with bpnn.no_grad():
                 for batch in loader:
-                    loss, prediction, target = self.compute_loss(batch)
+                    loss, output, target = self.compute_loss(batch)
                     size = batch_size(batch)
                     loss_sum += loss.item() * size
                     samples += size
                     for metric in metrics:
-                        metric.update(prediction, target)
+                        metric.update(prediction_of(output), target)
         finally:
             self.model.train(training)
         self._call("on_evaluate_end")
