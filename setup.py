@@ -47,8 +47,8 @@ DIRECTIVES = {
 # Not -march=native: the instruction set is chosen at import (see bpcore/simd.pyx).
 UNIX_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wno-unknown-pragmas"]
 UNIX_FLAGS += ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0"]
-# Modules without kernels of their own are mostly Cython's calls of Python: two fifths smaller so, which keeps the wheel below 5 MB; a
-# step of a tiny network takes 14 µs instead of 12.
+# Modules without kernels of their own are mostly Cython's calls of Python: two fifths smaller so, which keeps the wheel below 5 MB;
+# a step of a tiny network takes 14 µs instead of 12.
 SMALL = [] if DEBUG else ["-Os", "-ftree-vectorize"]
 UNIX_FLAGS += ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]  # nothing here throws through C
 MSVC_FLAGS = ["/std:c11", "/fp:precise", *(["/Od", "/Z7", "/UNDEBUG"] if DEBUG else ["/O2"])]

@@ -29,6 +29,7 @@ np.import_array()
 cdef enum:
     NEVER, LARGE, ALWAYS        # which products the BLAS gets, of those that it can take
 cdef int use_blas = NEVER
+cdef double COLD = 1 << 18                      # so many elements are too many for a core's own caches
 
 
 # --- one product, planned ----------------------------------------------------------------------------------------------------
@@ -52,18 +53,23 @@ cdef double estimate(const bp_gemm *g, double lanes, Py_ssize_t width, int dots,
     """Cycles that the best path takes for g as it is turned, roughly: `lanes` multiply-adds a cycle, vectors of `width`, `dots`
     columns in one go of dot products. Fitted to measurements: over random shapes the choice costs about 1 % on average."""
     cdef double m = g.m, n = g.n, k = g.k, best, other, turned = 0 if g.csc == 1 else m * n
+    cdef bint cold
     # Tiles: fewer than four rows do not hide the latency of a multiply-add; a b that is not contiguous along its rows is
     # transposed while it is packed, and the last columns of one that is are packed too.
     best = 1.05 * max(m, 4) * up(g.n, width) * k / lanes + 300 + turned
     best += 1. * (g.n % width) * k if g.csb == 1 else 0.7 * up(g.n, width) * k
+    # Tiles read a b that no cache holds in pieces of one tile's width, a page each: four cycles an element.
+    cold = g.csb == 1 and g.m <= 8 and n * k > COLD
+    if cold:
+        best += 2.5 * n * k
     path[0] = BP_TILE
     if g.csa == 1 and g.rsb == 1 and g.k >= width:
         other = m * (n + g.n % dots) * (1.1 * up(g.k, width) / lanes + 8) + 60
         if other < best:
             best = other
             path[0] = BP_DOT
-    if g.csb == 1 and g.m <= 4:
-        other = 1.1 * m * n * k / lanes + 30 + turned
+    if g.csb == 1 and (g.m <= 4 or cold):
+        other = (1.1 if g.m <= 4 else 2.) * m * n * k / lanes + 30 + turned
         if other < best:
             best = other
             path[0] = BP_AXPY

@@ -157,7 +157,9 @@ static int BP_NAME(gemm_nr)(void) { return (int)BP_NR; }
 #undef BP_FOUR
 #undef BP_DOT_N
 #undef BP_DOT_CASE
+#undef BP_DOT_COLD
 #undef BP_AXPY_BYTES
+#undef BP_AXPY_CASE
 #undef BP_KC
 #undef BP_MC
 #undef BP_NC

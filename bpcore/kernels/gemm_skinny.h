@@ -99,36 +99,54 @@ static void BP_NAME(dots_of)(int m, int n, bp_size k, const BP_REAL *a, bp_size 
     }
 }
 
-/* Rows i0..i1 and columns j0..j1 of a product whose a is contiguous along its rows and b along its columns. */
-static void BP_NAME(gemm_dot)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j0, bp_size j1) {
-    const BP_REAL *bias = (const BP_REAL *)g->bias;
-    BP_TILE_OUT to = {NULL, g->rsc, g->csc, 0, (BP_REAL)g->alpha, (BP_REAL)g->beta, NULL, g->transposed};
+/* n columns from j on, `apart` from one another, in rows i0..i1. */
+BP_INLINE void BP_NAME(dot_columns)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j, int n, bp_size apart) {
     const bp_size rows = i1 - i0, parts = (rows + 3) / 4;
+    BP_TILE_OUT to = {NULL, g->rsc, g->csc * apart, n, (BP_REAL)g->alpha, (BP_REAL)g->beta, NULL, g->transposed};
+    const BP_REAL *bias = (const BP_REAL *)g->bias;
+    BP_REAL out[4 * 8], own[8];
+    if (bias && !g->transposed) {
+        for (int q = 0; q < n; q++) own[q] = bias[j + q * apart];
+        to.bias = own;
+    }
+    for (bp_size q = 0; q < parts; q++) {
+        const bp_size i = i0 + rows * q / parts;
+        const int m = (int)(i0 + rows * (q + 1) / parts - i);
+        BP_NAME(dots_of)(m, n, g->k, (const BP_REAL *)g->a + i * g->rsa, g->rsa, (const BP_REAL *)g->b + j * g->csb,
+                         g->csb * apart, out);
+        to.c = (BP_REAL *)g->c + i * g->rsc + j * g->csc;
+        if (bias && g->transposed) to.bias = bias + i;
+        BP_NAME(tile_edge)(out, n, m, &to);
+    }
+}
+
+#define BP_DOT_COLD (256 << 10)
+
+/* Rows i0..i1 and columns j0..j1 of a product whose a is contiguous along its rows and b along its columns.
+ *
+ * A b that comes from memory is read as a few long streams, far from one another: neighbouring columns are short ones, at whose ends
+ * the processor's prefetching begins anew. */
+static void BP_NAME(gemm_dot)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j0, bp_size j1) {
+    const bp_size rows = i1 - i0;
     const int most = BP_DOT_N((int)(rows < 4 ? rows : 4), rows > 4);
-    BP_REAL out[4 * 8];
-    for (bp_size j = j0; j < j1; j += to.n) {
-        to.n = j1 - j < most ? 1 : most;
-        for (bp_size q = 0; q < parts; q++) {
-            const bp_size i = i0 + rows * q / parts;
-            const int m = (int)(i0 + rows * (q + 1) / parts - i);
-            BP_NAME(dots_of)(m, (int)to.n, g->k, (const BP_REAL *)g->a + i * g->rsa, g->rsa,
-                             (const BP_REAL *)g->b + j * g->csb, g->csb, out);
-            to.c = (BP_REAL *)g->c + i * g->rsc + j * g->csc;
-            to.bias = bias ? bias + (g->transposed ? i : j) : NULL;
-            BP_NAME(tile_edge)(out, to.n, m, &to);
-        }
+    const bp_size apart = (j1 - j0) * g->k * (bp_size)sizeof(BP_REAL) > BP_DOT_COLD ? (j1 - j0) / most : 0;
+    for (bp_size j = j0; j < j0 + apart; j++) BP_NAME(dot_columns)(g, i0, i1, j, most, apart);
+    for (bp_size j = j0 + apart * most; j < j1;) {
+        const int n = j1 - j < most ? 1 : most;
+        BP_NAME(dot_columns)(g, i0, i1, j, n, 1);
+        j += n;
     }
 }
 
 #define BP_AXPY_BYTES 16384
 
-/* sum[i][j] += sum_p a[i][p] b[p][j] for m <= 4 rows, four steps of k at a time. */
+/* sum[i][j] += sum_p a[i][p] b[p][j] for m <= 8 rows, four steps of k at a time. */
 BP_INLINE void BP_NAME(axpys)(const int m, BP_REAL *BP_RESTRICT sum, bp_size n, bp_size k, const BP_REAL *a, bp_size rsa,
                               bp_size csa, const BP_REAL *BP_RESTRICT b, bp_size rsb) {
     bp_size p = 0;
     for (; p + 4 <= k; p += 4) {
         const BP_REAL *b0 = b + p * rsb, *b1 = b0 + rsb, *b2 = b1 + rsb, *b3 = b2 + rsb;
-        BP_REAL x[4][4];
+        BP_REAL x[8][4];
         for (int i = 0; i < m; i++)
             for (int q = 0; q < 4; q++) x[i][q] = a[i * rsa + (p + q) * csa];
         BP_SIMD
@@ -152,26 +170,27 @@ BP_INLINE void BP_NAME(axpys)(const int m, BP_REAL *BP_RESTRICT sum, bp_size n, 
         }
 }
 
+#define BP_AXPY_CASE(m)                                                    \
+    case m:                                                                \
+        BP_NAME(axpys)(m, sum, nj, g->k, a, g->rsa, g->csa, b, g->rsb);    \
+        break;
+
 /* Rows i0..i1 and columns j0..j1 of a product whose b is contiguous along its rows. */
 static void BP_NAME(gemm_axpy)(const bp_gemm *g, bp_size i0, bp_size i1, bp_size j0, bp_size j1) {
     BP_REAL sum[BP_AXPY_BYTES / sizeof(BP_REAL)];
     const BP_REAL *bias = (const BP_REAL *)g->bias;
     BP_TILE_OUT to = {NULL, g->rsc, g->csc, 0, (BP_REAL)g->alpha, (BP_REAL)g->beta, NULL, g->transposed};
     for (bp_size i = i0, ni; i < i1; i += ni) {
-        ni = i1 - i < 4 ? i1 - i : 4;
+        ni = i1 - i < 8 ? i1 - i : 8;
         const bp_size block = (bp_size)(BP_AXPY_BYTES / sizeof(BP_REAL)) / ni & -BP_VL;
         for (bp_size j = j0, nj; j < j1; j += nj) {
             nj = j1 - j < block ? j1 - j : block;
             const BP_REAL *a = (const BP_REAL *)g->a + i * g->rsa, *b = (const BP_REAL *)g->b + j;
             for (bp_size q = 0; q < ni * nj; q++) sum[q] = 0;
-            if (ni == 1)
-                BP_NAME(axpys)(1, sum, nj, g->k, a, g->rsa, g->csa, b, g->rsb);
-            else if (ni == 2)
-                BP_NAME(axpys)(2, sum, nj, g->k, a, g->rsa, g->csa, b, g->rsb);
-            else if (ni == 3)
-                BP_NAME(axpys)(3, sum, nj, g->k, a, g->rsa, g->csa, b, g->rsb);
-            else
-                BP_NAME(axpys)(4, sum, nj, g->k, a, g->rsa, g->csa, b, g->rsb);
+            switch (ni) {
+                BP_AXPY_CASE(1) BP_AXPY_CASE(2) BP_AXPY_CASE(3) BP_AXPY_CASE(4)
+                BP_AXPY_CASE(5) BP_AXPY_CASE(6) BP_AXPY_CASE(7) BP_AXPY_CASE(8)
+            }
             to.c = (BP_REAL *)g->c + i * g->rsc + j * g->csc;
             to.n = nj;
             to.bias = bias ? bias + (g->transposed ? i : j) : NULL;
