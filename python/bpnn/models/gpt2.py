@@ -16,11 +16,11 @@ from bpnn.nn import init
 from bpnn.utils.checkpoint import checkpoint
 
 from ._cache import KeyValueCache
-from ._decoder import Reading, last_places, next_tokens, read, token_numbers
-from ._layers import activation_name, classification_loss, weighted_values
-from ._outputs import Later, ModelOutput
+from ._decoder import Reading, read, token_numbers
+from ._decoder_heads import LastTokenHead, NextTokenHead
+from ._layers import activation_name, weighted_values
+from ._outputs import ModelOutput
 from ._pretrained import ModelConfig, PreTrainedModel
-from .generation import GenerationMixin
 
 
 @dataclass(kw_only=True)
@@ -203,7 +203,7 @@ class GPT2Model(GPT2PreTrainedModel):
         return checkpoint(block, *given) if self.recompute and self.training else block(*given)
 
 
-class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
+class GPT2LMHeadModel(NextTokenHead, GPT2PreTrainedModel):
     """GPT-2 that predicts the next token. `lm_head.weight` is `transformer.wte.weight` where `tie_word_embeddings` says so."""
 
     def __init__(self, config: GPT2Config):
@@ -215,27 +215,8 @@ class GPT2LMHeadModel(GenerationMixin, GPT2PreTrainedModel):
         else:
             self.start(self.lm_head)
 
-    def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, logits_to_keep: int = 0, **given: Any) -> ModelOutput:
-        """`logits` (B, T, V), with `labels` also the `loss`; other arguments and results as in `GPT2Model`.
 
-        labels: (B, T), usually `input_ids` themselves: place t is to predict label t + 1; -100 does not count. The loss is made in
-        chunks, the logits beside it only when somebody looks at them. logits_to_keep: of so many last tokens only (0: all).
-        """
-        output = self.transformer(input_ids, attention_mask, **given)
-        x = output.last_hidden_state
-        loss = None
-        if labels is not None:
-            target = next_tokens(labels, x.shape[:-1], self.config.vocab_size, given.get("cu_seqlens"))
-            loss = F.linear_cross_entropy(x.reshape(-1, x.shape[-1]), self.lm_head.weight, bpnn.from_numpy(target.reshape(-1)))
-        kept = x[..., -logits_to_keep:, :] if logits_to_keep else x
-        logits = self.lm_head(kept) if loss is None else Later(lambda: self.lm_head(kept))
-        return ModelOutput(
-            loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
-
-
-class GPT2ForSequenceClassification(GPT2PreTrainedModel):
+class GPT2ForSequenceClassification(LastTokenHead, GPT2PreTrainedModel):
     """GPT-2 with a linear map of the last token that is no padding (`pad_token_id`) to `num_labels` scores."""
 
     def __init__(self, config: GPT2Config):
@@ -243,14 +224,3 @@ class GPT2ForSequenceClassification(GPT2PreTrainedModel):
         self.transformer = GPT2Model(config)
         self.score = nn.Linear(config.n_embd, config.num_labels, bias=False)
         self.start(self.score)
-
-    def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
-        """`logits` (B, num_labels), with `labels` the `loss` that `problem_type` says: see `classification_loss`."""
-        tokens = token_numbers(input_ids, self.config.vocab_size)
-        output = self.transformer(tokens, attention_mask, **given)
-        x, places = output.last_hidden_state, last_places(tokens, self.config.pad_token_id)
-        logits = self.score(x[bpnn.arange(len(tokens)), bpnn.from_numpy(places)])
-        return ModelOutput(
-            loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits,
-            past_key_values=output.past_key_values, hidden_states=output.hidden_states, attentions=output.attentions,
-        )

@@ -17,11 +17,11 @@ from bpnn.nn import functional as F
 from bpnn.utils.checkpoint import checkpoint
 
 from ._cache import KeyValueCache
-from ._decoder import Reading, last_places, next_tokens, read, token_numbers
-from ._layers import activation_name, classification_loss, numbers, weigh_reading
-from ._outputs import Later, ModelOutput
+from ._decoder import Reading, read, token_numbers
+from ._decoder_heads import LastTokenHead, NextTokenHead
+from ._layers import activation_name, weigh_reading
+from ._outputs import ModelOutput
 from ._pretrained import ModelConfig, PreTrainedModel
-from .generation import GenerationMixin
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3")
 
@@ -263,7 +263,7 @@ class LlamaModel(LlamaPreTrainedModel):
         return checkpoint(layer, *given) if self.recompute and self.training else layer(*given)
 
 
-class LlamaForCausalLM(GenerationMixin, LlamaPreTrainedModel):
+class LlamaForCausalLM(NextTokenHead, LlamaPreTrainedModel):
     """LLaMA that predicts the next token. `lm_head.weight` is `model.embed_tokens.weight` where `tie_word_embeddings` says so."""
 
     body: ClassVar[type[LlamaModel]] = LlamaModel
@@ -277,29 +277,8 @@ class LlamaForCausalLM(GenerationMixin, LlamaPreTrainedModel):
         else:
             self.start(self.lm_head)
 
-    def forward(
-        self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, logits_to_keep: int = 0, **given: Any,
-    ) -> ModelOutput:
-        """`logits` (B, T, V), with `labels` also the `loss`; other arguments and results as in `LlamaModel`.
 
-        labels: (B, T), usually `input_ids` themselves: place t is to predict label t + 1; -100 does not count. The loss is made in
-        chunks, the logits beside it only when somebody looks at them. logits_to_keep: of so many last tokens only (0: all).
-        """
-        output = self.model(input_ids, attention_mask, **given)
-        x = output.last_hidden_state
-        loss = None
-        if labels is not None:
-            target = next_tokens(labels, x.shape[:-1], self.config.vocab_size, given.get("cu_seqlens"))
-            loss = F.linear_cross_entropy(x.reshape(-1, x.shape[-1]), self.lm_head.weight, bpnn.from_numpy(target.reshape(-1)))
-        kept = x[..., -logits_to_keep:, :] if logits_to_keep else x
-        logits = self.lm_head(kept) if loss is None else Later(lambda: self.lm_head(kept))
-        return ModelOutput(
-            loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
-
-
-class LlamaForSequenceClassification(LlamaPreTrainedModel):
+class LlamaForSequenceClassification(LastTokenHead, LlamaPreTrainedModel):
     """LLaMA with a linear map of the last token that is no padding (`pad_token_id`) to `num_labels` scores."""
 
     body: ClassVar[type[LlamaModel]] = LlamaModel
@@ -309,18 +288,3 @@ class LlamaForSequenceClassification(LlamaPreTrainedModel):
         self.model = self.body(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
         self.start(self.score)
-
-    def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
-        """`logits` (B, num_labels) of B texts, with `labels` the `loss` that `problem_type` says: see `classification_loss`."""
-        tokens = token_numbers(input_ids, self.config.vocab_size)
-        output = self.model(tokens, attention_mask, **given)
-        x = output.last_hidden_state
-        if given.get("cu_seqlens") is None:
-            last = x[bpnn.arange(len(tokens)), bpnn.from_numpy(last_places(tokens, self.config.pad_token_id))]
-        else:
-            last = x.reshape(tokens.size, -1)[bpnn.from_numpy(numbers(given["cu_seqlens"], "cu_seqlens")[1:] - 1)]
-        logits = self.score(last)
-        return ModelOutput(
-            loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits,
-            past_key_values=output.past_key_values, hidden_states=output.hidden_states, attentions=output.attentions,
-        )
