@@ -117,6 +117,10 @@ class PreTrainedModel(nn.Module):
         """The model without its head."""
         return getattr(self, self.base_model_prefix) if self.base_model_prefix in self._modules else self
 
+    def asked(self, name: str, given: bool | None) -> bool:
+        """Whether something such as `output_hidden_states` is asked for: by the call, else by the configuration."""
+        return bool(self.config.extra.get(name, False) if given is None else given)
+
     def num_parameters(self, only_trainable: bool = False) -> int:
         """How many numbers the parameters have; tied ones count once."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
