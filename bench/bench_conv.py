@@ -1,7 +1,7 @@
 """Convolutions forward and backward against PyTorch's, with GFLOP/s and the fraction of what a large product reaches."""
 import numpy as np
 import pytest
-from harness import Contender, Job, Rate, alternate
+from harness import Job, Rate
 from rivals import contenders, pytorch, same
 
 # name → (x, weight, settings, whether x needs a gradient: not where a network begins)
@@ -65,34 +65,6 @@ def bpnn_job(inputs, case):
 def torch_job(inputs, case, how):
     torch, place, _ = pytorch(how)
     return conv_job(torch, inputs, case, place)
-
-
-def product_job(inputs):
-    from bpcore import gemm
-
-    out = np.empty((SIDE, SIDE), np.float32)
-    return Job(lambda: gemm.matmul(inputs["a"], inputs["b"], out), result=lambda c: {})
-
-
-def blas_job(inputs):
-    out = np.empty((SIDE, SIDE), np.float32)
-    return Job(lambda: np.matmul(inputs["a"], inputs["b"], out), result=lambda c: {})
-
-
-@pytest.fixture(scope="module")
-def peak(tmp_path_factory):
-    """GFLOP/s of a product of 1536 × 1536 matrices on two threads, ours or OpenBLAS's, whichever is faster, in its best round."""
-    path = tmp_path_factory.mktemp("peak") / "inputs.npz"
-    rng = np.random.default_rng(0)
-    np.savez(path, **{name: rng.standard_normal((SIDE, SIDE), np.float32) for name in "ab"})
-    running = {job.__name__: Contender(job.__name__, job, path) for job in (product_job, blas_job)}
-    try:
-        steps = {name: one.calibrate(0.2) for name, one in running.items()}
-        seconds = alternate({name: lambda name=name: running[name].run(steps[name]) for name in running}, rounds=8)
-    finally:
-        for one in running.values():
-            one.close()
-    return 2e-9 * SIDE**3 / min(min(rounds) for rounds in seconds.values())
 
 
 @pytest.mark.parametrize("case", CASES)

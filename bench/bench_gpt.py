@@ -139,7 +139,7 @@ def transformers_job(inputs, model):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gpt(race, case):
+def test_gpt(race, peak, case):
     model, texts, length, bar, memory = CASES[case]
     contenders = {
         "bpnn": partial(bpnn_job, model=model),
@@ -150,6 +150,6 @@ def test_gpt(race, case):
     inputs = {"tokens": np.random.default_rng(0).integers(0, model[0], (4, texts, length))}
     large = {"rounds": 5, "seconds": 3} if model is GPT2 else {"seconds": 1}
     race(
-        f"{case}, AdamW", contenders, inputs=inputs, bars={"PyTorch": bar}, rate=Rate(flop(model, texts, length) / 1e9, "GFLOP/s"),
-        memory_bar=memory, rtol=1e-3, **large,
+        f"{case}, AdamW", contenders, inputs=inputs, bars={"PyTorch": bar}, memory_bar=memory, rtol=1e-3,
+        rate=Rate(flop(model, texts, length) / 1e9, "GFLOP/s", peak), **large,
     )

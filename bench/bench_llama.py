@@ -79,11 +79,11 @@ def stepping(llama, optimizer, batches):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_llama(race, case):
+def test_llama(race, peak, case):
     model, texts, length = CASES[case]
     inputs = {"tokens": np.random.default_rng(0).integers(0, model[0], (4, texts, length))}
     race(
         f"{case}, AdamW", {"bpnn": partial(bpnn_job, model=model), "PyTorch transformers": partial(transformers_job, model=model)},
-        inputs=inputs, bars={"PyTorch": 1.15}, rate=Rate(flop(model, texts, length) / 1e9, "GFLOP/s"), rounds=5, seconds=3,
+        inputs=inputs, bars={"PyTorch": 1.15}, rate=Rate(flop(model, texts, length) / 1e9, "GFLOP/s", peak), rounds=5, seconds=3,
         rtol=1e-3, atol=1e-4,
     )

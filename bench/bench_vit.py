@@ -79,12 +79,12 @@ def on_disk(name):
     return name
 
 
-def test_vit(race):
+def test_vit(race, peak):
     rng = np.random.default_rng(0)
     inputs = {
         "pixels": rng.standard_normal((BATCH, 3, 224, 224), np.float32), "labels": rng.integers(0, LABELS, BATCH),
     }
     race(
         "ViT-B/16, batch 8, AdamW", {"bpnn": bpnn_job, "PyTorch": torch_job}, inputs=inputs, bars={"PyTorch": 1.15},
-        rate=Rate(FLOP / 1e9, "GFLOP/s"), rounds=5, seconds=3, rtol=1e-3, atol=1e-4,
+        rate=Rate(FLOP / 1e9, "GFLOP/s", peak), rounds=5, seconds=3, rtol=1e-3, atol=1e-4,
     )

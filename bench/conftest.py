@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import harness
+import peak as processor
 import table
 
 MARGIN = 0.8
@@ -67,6 +68,12 @@ def race(request, tmp_path, judge):
         return judge(harness.race(name, contenders, tmp_path, **{"rounds": rounds} | settings))
 
     return race
+
+
+@pytest.fixture(scope="session")
+def peak(tmp_path_factory):
+    """GFLOP/s that two threads reach in a large product."""
+    return processor.measure(tmp_path_factory.mktemp("peak"))
 
 
 def pytest_terminal_summary(terminalreporter, config):
