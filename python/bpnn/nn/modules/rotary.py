@@ -21,7 +21,8 @@ def rotary_frequencies(dim, theta=10000.0, scaling=None, max_position_embeddings
         llama3      wavelengths above `original_max_position_embeddings / low_freq_factor` are stretched by `factor`, those below
                     `… / high_freq_factor` stay, between the two the factor changes smoothly
 
-    Computed in `dtype` throughout: float32 gives the numbers of `transformers`. Raises `ValueError` for an unknown type or a key that is missing.
+    Computed in `dtype` throughout: float32 gives the numbers of `transformers`. Raises `ValueError` for an unknown type
+    or a key that is missing.
     """
     if dim < 2 or dim % 2:
         raise ValueError(f"dim: expected an even number, 2 or more, got {dim}")
