@@ -18,7 +18,6 @@ CASES = {
     "conv2d 3×3 512→512, 16×2×2": ((16, 512, 2, 2), (512, 512, 3, 3), {"padding": 1}, True),
     "conv_transpose2d 4×4 stride 2 64→32, 32×16×16": ((32, 64, 16, 16), (64, 32, 4, 4), {"padding": 1, "stride": 2}, True),
 }
-SIDE = 1536
 
 
 def shape_of(case):
