@@ -263,6 +263,19 @@ def test_beams_of_a_batch_and_alone():
     assert model.training  # as it was
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_padding_that_is_the_end(beams):
+    """Of a model whose pad is its eos too, texts end as those of one that pads with another token."""
+    model = made()
+    end = int(model.generate(IDS, MASK, max_new_tokens=9).numpy()[1, -1])  # one that the model does write
+    model.config.eos_token_id = end
+    apart = model.generate(IDS, MASK, num_beams=beams, max_new_tokens=9).numpy()
+    model.config.pad_token_id = end
+    found = model.generate(IDS, MASK, num_beams=beams, max_new_tokens=9).numpy()
+    assert (apart == end).any()
+    np.testing.assert_array_equal(found, np.where(apart == 0, end, apart))
+
+
 # --- files and errors ------------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +306,11 @@ def test_bad_input():
         model(IDS)
     with pytest.raises(ValueError, match="decoder_input_ids: expected 3 texts"):
         model(IDS, MASK, IDS[:2])
+    for mask in (np.ones((3, 5), bool), np.ones((1, 9), bool), np.ones((3, 5), np.int64)):
+        with pytest.raises(ValueError, match="^attention_mask: expected shape \\(3, 9\\)"):
+            model(IDS, mask, labels=LABELS)
+        with pytest.raises(ValueError, match="^decoder_attention_mask: expected shape \\(3, 8\\)"):
+            model(IDS, MASK, np.maximum(LABELS, 3), mask)
     with pytest.raises(ValueError, match="num_beams: expected 1 or more, got 0"):
         model.generate(IDS, num_beams=0)
     with pytest.raises(ValueError, match="share_encoder_decoder_embeddings: expected False"):

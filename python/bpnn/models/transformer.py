@@ -28,6 +28,7 @@ from ._outputs import Later, ModelOutput
 from ._packing import Layout, real_places
 from ._pretrained import ModelConfig, PreTrainedModel
 from ._transformer_layers import TransformerDecoderLayer, TransformerEncoderLayer, TransformerStack
+from .generation import Ends
 
 __all__ = ["TransformerConfig", "TransformerForConditionalGeneration", "TransformerModel"]
 
@@ -161,7 +162,10 @@ def _rows(given: Any, mask: Any, config: TransformerConfig, vocabulary: int, nam
         raise ValueError(f"{name}: expected at most {config.max_position_embeddings} tokens (max_position_embeddings), "
                          f"got {tokens.shape[1]}")
     in_range(tokens, vocabulary, name, "tokens")
-    layout = Layout(tokens.shape, mask if isinstance(mask, np.ndarray) and mask.dtype == bool else real_places(mask, tokens.shape))
+    try:
+        layout = Layout(tokens.shape, real_places(mask, tokens.shape))
+    except ValueError as error:
+        raise ValueError(f"{name.removesuffix('input_ids')}{error}") from None  # decoder_attention_mask
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
     return layout.take(tokens), layout.take(positions), layout
 
@@ -229,16 +233,12 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel):
             max_length=1 + min(max_new_tokens, config.max_position_embeddings), num_beams=num_beams,
             length_penalty=length_penalty, eos=ends, pad=config.pad_token_id,
         )
-
-        def complete(texts: np.ndarray) -> np.ndarray:
-            return np.isin(texts[:, -1], ends) | (texts.shape[1] >= settings.max_length)
-
         was, _ = self.training, self.eval()
         try:
             with bpnn.no_grad():
-                decoding = _Decoding(self, input_ids, attention_mask, settings.max_length)
+                decoding = _Decoding(self, input_ids, attention_mask, settings)
                 starts = np.full((len(decoding.lengths), 1), config.start_token)
-                search = BeamSearch(starts, settings, np.random.default_rng(0))
+                search, complete = BeamSearch(starts, settings, np.random.default_rng(0)), Ends(settings, None)
                 while not search.done:
                     rows = search.step(decoding.step(search.texts[:, -1]), complete)
                     decoding.cache.reorder(rows)
@@ -252,7 +252,7 @@ class TransformerForConditionalGeneration(TransformerPreTrainedModel):
 class _Decoding:
     """A batch whose sources are read: what a step needs for the token after the newest."""
 
-    def __init__(self, model: Any, input_ids: Any, attention_mask: Any, limit: int):
+    def __init__(self, model: Any, input_ids: Any, attention_mask: Any, settings: Settings):
         memory, source = model.model.encode(input_ids, attention_mask)
         self.model, self.decoder = model, model.model.decoder
         self.lengths = np.diff(source.cu_seqlens)
@@ -260,7 +260,8 @@ class _Decoding:
         width = int(self.lengths.max(initial=1))
         memory = Layout((source.batch, width), np.arange(width) < self.lengths[:, None]).pad(memory)
         self.known = [layer.encoder_attn.remember(memory) for layer in self.decoder.layers]
-        self.cache = KeyValueCache(capacity=limit)
+        self.cache = KeyValueCache(capacity=settings.max_length)
+        self.never = [] if settings.pad is None or settings.pad in settings.eos else [settings.pad]
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
         """The log-probabilities (B K, V) of what follows the newest tokens (B K,)."""
@@ -269,8 +270,7 @@ class _Decoding:
             x, late = layer.step(x, late, i, self.cache, self.known[i], self.lengths)
         self.cache.advance(1)
         found = F.log_softmax(self.model.lm_head(self.decoder.finish(x, late)), -1).numpy()
-        if self.model.config.pad_token_id is not None:
-            found[:, self.model.config.pad_token_id] = -np.inf
+        found[:, self.never] = -np.inf
         return found
 
 
