@@ -7,7 +7,7 @@ from drawing import integers, uniform, weight
 
 import bpnn
 from bpnn.models import vit
-from bpnn.models.image_processing import ViTImageProcessor
+from bpnn.models.image_processing import AutoImageProcessor, ViTImageProcessor
 from bpnn.models.vit import ViTConfig, ViTForImageClassification, ViTModel
 
 SIZES = {
@@ -164,9 +164,62 @@ def test_processor(tmp_path):
     np.testing.assert_array_equal(again(picture(30, 20)).pixel_values.numpy()[0], pixels[0])
 
 
+def test_processor_of_gray_and_transparent_pictures():
+    processor, colours = ViTImageProcessor(size=8, image_mean=[0.1, 0.2, 0.3]), picture(9, 12)
+    clear = np.concatenate([colours, picture(9, 12)[..., :1]], 2)
+    want = processor(colours).pixel_values.numpy()
+    for form in (clear, clear.transpose(2, 0, 1)):
+        np.testing.assert_array_equal(processor(form).pixel_values.numpy(), want)
+    gray = colours[..., 0]
+    want = processor(np.stack([gray] * 3, -1)).pixel_values.numpy()
+    for form in (gray, gray[None], gray[..., None], bpnn.from_numpy(gray)):
+        np.testing.assert_array_equal(processor(form).pixel_values.numpy(), want)
+    of_one = ViTImageProcessor(size=8, image_mean=[0.1], image_std=[1.0])
+    assert of_one(gray).pixel_values.shape == (1, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"images: expected 3 channels \(image_mean\), or gray, got a picture of shape \(5, 9, 12\)"):
+        processor(np.zeros((5, 9, 12), np.uint8))
+
+
+def test_processor_returns_tensors_or_arrays():
+    processor = ViTImageProcessor(size=8)
+    array = processor(picture(9, 12), return_tensors="np").pixel_values
+    assert type(array) is np.ndarray
+    for kind in (None, "bp"):
+        found = processor(images=picture(9, 12), return_tensors=kind).pixel_values
+        assert isinstance(found, bpnn.Tensor) and (found.numpy() == array).all()
+    with pytest.raises(ValueError, match="return_tensors: expected 'np', 'bp' or None, got 'pt'"):
+        processor(picture(9, 12), return_tensors="pt")
+
+
+def test_processor_by_the_name_in_the_file(tmp_path):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({"feature_extractor_type": "ViTFeatureExtractor", "size": 12}))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, resample=3)
+    assert type(processor) is ViTImageProcessor and processor.size == (12, 12) and processor.settings["resample"] == 3
+    path.write_text(json.dumps({"image_processor_type": "CLIPImageProcessor"}))
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json: image_processor_type is 'CLIPImageProcessor'; bpnn has ViT"):
+        AutoImageProcessor.from_pretrained(tmp_path)
+
+
+def test_processor_of_the_hub(tmp_path, monkeypatch):
+    asked = []
+
+    def resolve(name, **given):
+        asked.append((name, given))
+        return str(tmp_path)
+
+    monkeypatch.setattr("bpnn.models.image_processing.resolve", resolve)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 12}))
+    assert ViTImageProcessor.from_pretrained("google/vit", revision="main").size == (12, 12)
+    assert asked == [("google/vit", {"revision": "main", "local_files_only": None, "patterns": ["*.json"]})]
+
+
 def test_processor_says_what_is_wrong(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"preprocessor_config\.json"):
-        ViTImageProcessor.from_pretrained(tmp_path)
+    for kind in (ViTImageProcessor, AutoImageProcessor):
+        with pytest.raises(FileNotFoundError, match=r"preprocessor_config\.json"):
+            kind.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no such folder or file"):
+        ViTImageProcessor.from_pretrained(tmp_path / "none")
     with pytest.raises(ValueError, match="size: expected height and width"):
         ViTImageProcessor(size={"longest_edge": 5})
     with pytest.raises(ValueError, match="resample: expected one of 0, 2, 3, got 5"):

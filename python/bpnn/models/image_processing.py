@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from bpcore.tensor import Tensor, from_array
+from bpnn.pretrained import resolve
 from bpnn.pretrained.safetensors_file import read_json
 from bpnn.transforms import functional as T
 from bpnn.utils._files import write_text
@@ -15,6 +16,7 @@ from ._outputs import ModelOutput
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 RESAMPLING = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, in files
+KINDS = ("ViTImageProcessor", "ViTImageProcessorFast", "ViTImageProcessorPil", "ViTFeatureExtractor")
 DEFAULTS = {
     "do_resize": True, "size": {"height": 224, "width": 224}, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255,
     "do_normalize": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
@@ -35,17 +37,18 @@ class ViTImageProcessor:
         self.crop = _size("crop_size", self.settings["crop_size"]) if self.settings.get("do_center_crop") else None
         if self.settings["resample"] not in RESAMPLING:
             raise ValueError(f"resample: expected one of {', '.join(map(str, RESAMPLING))}, got {self.settings['resample']!r}")
+        self.channels = np.size(self.settings["image_mean"]) if np.ndim(self.settings["image_mean"]) else 3
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], **settings: Any) -> Self:
-        """The settings of a model folder's `preprocessor_config.json`; those given here go first.
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None,
+        **settings: Any,
+    ) -> Self:
+        """The settings in `preprocessor_config.json` of a folder or a name of the Hugging Face hub; those given here go first.
 
         Raises `FileNotFoundError` naming the file.
         """
-        path = os.path.join(os.fspath(folder), PREPROCESSOR_NAME)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path}: there is no such file; ViTImageProcessor() has the usual settings")
-        return cls(**{**read_json(path), **settings})
+        return cls(**{**_read(name_or_path, revision, local_files_only)[1], **settings})
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `preprocessor_config.json` as `transformers` reads it."""
@@ -55,21 +58,25 @@ class ViTImageProcessor:
         settings = {"image_processor_type": type(self).__name__, **self.settings}
         write_text(os.path.join(os.fspath(folder), PREPROCESSOR_NAME), json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
-    def __call__(self, images: Any) -> ModelOutput:
+    def __call__(self, images: Any, *, return_tensors: str | None = None) -> ModelOutput:
         """`output.pixel_values` of one picture or a list of them.
 
-        A picture: of Pillow (made RGB), or an array or Tensor (H, W, C), (C, H, W) or (H, W), of bytes or floating-point. An array
-        of four axes is a batch.
+        A picture: of Pillow (made RGB, or gray for one channel), or an array or Tensor (H, W, C), (C, H, W) or (H, W), of bytes or floating-point. Gray is
+        repeated for each channel of `image_mean`; the fourth channel of RGBA is dropped. An array of four axes is a batch.
+        return_tensors: "np" for an array, "bp" or None for a Tensor.
         """
+        if return_tensors not in (None, "bp", "np"):
+            raise ValueError(f"return_tensors: expected 'np', 'bp' or None, got {return_tensors!r}")
         several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4
         pictures = [self._one(image) for image in (images if several else [images])]
         shapes = {picture.shape for picture in pictures}
         if len(shapes) != 1:
             raise ValueError(f"images: expected pictures of one shape with these settings, got {sorted(shapes)}")
-        return ModelOutput(pixel_values=from_array(np.stack(pictures)))
+        values = np.stack(pictures)
+        return ModelOutput(pixel_values=values if return_tensors == "np" else from_array(values))
 
     def _one(self, image: Any) -> np.ndarray:
-        settings, pixels = self.settings, _channels_first(image)
+        settings, pixels = self.settings, _channels_first(image, self.channels)
         if settings["do_resize"]:
             pixels = T.resize(pixels, self.size, RESAMPLING[settings["resample"]])
         if self.crop is not None:
@@ -80,6 +87,31 @@ class ViTImageProcessor:
         if settings["do_normalize"]:
             values = T.normalize(values, settings["image_mean"], settings["image_std"])
         return values
+
+
+class AutoImageProcessor:
+    """The processor that a model's `preprocessor_config.json` names: `ViTImageProcessor`, or the same under another name."""
+
+    @staticmethod
+    def from_pretrained(
+        name_or_path: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool | None = None,
+        **settings: Any,
+    ) -> ViTImageProcessor:
+        """As `ViTImageProcessor.from_pretrained`. Raises `ValueError` naming the file for the processor of another model."""
+        path, content = _read(name_or_path, revision, local_files_only)
+        kind = content.get("image_processor_type", content.get("feature_extractor_type", KINDS[0]))
+        if kind not in KINDS:
+            raise ValueError(f"{path}: image_processor_type is {kind!r}; bpnn has {', '.join(KINDS)}")
+        return ViTImageProcessor(**{**content, **settings})
+
+
+def _read(name_or_path: str | os.PathLike[str], revision: str | None, local: bool | None) -> tuple[str, dict[str, Any]]:
+    """The path and the content of a model's `preprocessor_config.json`."""
+    folder = resolve(name_or_path, revision=revision, local_files_only=local, patterns=["*.json"])
+    path = folder if os.path.isfile(folder) else os.path.join(folder, PREPROCESSOR_NAME)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: there is no such file; ViTImageProcessor() has the usual settings")
+    return path, read_json(path)
 
 
 def _size(key: str, size: Any) -> int | tuple[int, int]:
@@ -96,15 +128,23 @@ def _size(key: str, size: Any) -> int | tuple[int, int]:
     raise ValueError(f"{key}: expected height and width, shortest_edge or a number, got {size!r}")
 
 
-def _channels_first(image: Any) -> np.ndarray:
-    """A picture as an array (C, H, W)."""
+def _channels_first(image: Any, channels: int) -> np.ndarray:
+    """A picture as an array (channels, H, W)."""
     if hasattr(image, "getbands"):
-        image = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        mode = "L" if channels == 1 else "RGB"
+        image = np.asarray(image if image.mode == mode else image.convert(mode))
     pixels = image.detach().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if pixels.ndim == 2:
-        return np.ascontiguousarray(pixels[None])
+        pixels = pixels[None]
     if pixels.ndim != 3:
         raise ValueError(f"images: expected a picture of two or three axes, got shape {pixels.shape}")
-    if pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3):
+    usual = (1, 3, channels)
+    if pixels.shape[0] not in usual and pixels.shape[2] in (*usual, 4):
         pixels = pixels.transpose(2, 0, 1)
+    if pixels.shape[0] == 1:
+        pixels = np.repeat(pixels, channels, 0)
+    elif pixels.shape[0] == 4 and channels == 3:
+        pixels = pixels[:3]
+    if pixels.shape[0] != channels:
+        raise ValueError(f"images: expected {channels} channels (image_mean), or gray, got a picture of shape {pixels.shape}")
     return np.ascontiguousarray(pixels)
