@@ -29,37 +29,62 @@ class ModelConfig(PretrainedConfig):
     """Keys of `config.json` that all architectures have."""
 
     architectures: list[str] | None = None
-    id2label: dict[str, Any] | None = None
-    label2id: dict[str, Any] | None = None
+    id2label: dict[int, Any] | None = None
+    label2id: dict[Any, Any] | None = None
     problem_type: str | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any], *, source: str = "config", **changes: Any) -> Self:
-        """As `PretrainedConfig.from_dict`; `num_labels=3` stands for three labels without names."""
-        content = {**config, **changes}
-        count = content.pop("num_labels", None)
-        if count is not None and len(content.get("id2label") or ()) != count:
-            content["id2label"] = {str(i): f"LABEL_{i}" for i in range(count)}
-            content["label2id"] = {f"LABEL_{i}": i for i in range(count)}
-        return super().from_dict(content, source=source)
+    def fields_of(cls, *given: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """As `PretrainedConfig.fields_of`; `num_labels=3` stands for three labels without names."""
+        count: Any = None
+        parts = [dict(part) for part in given]
+        for part in parts:  # the last that says something of labels
+            count = part.pop("num_labels", None if part.get("id2label") is not None else count)
+        values = super().fields_of(*parts, source=source)
+        if count is not None:
+            if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 0:
+                raise TypeError(f"{source}: num_labels: expected a number of labels, got {count!r}")
+            if values.get("id2label") is None or len(values["id2label"]) != count:
+                values |= _labels(int(count))
+        return values
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "id2label" and value is not None:  # JSON has text for keys
+            try:
+                value = {int(key): label for key, label in value.items()}
+            except (ValueError, TypeError):
+                raise ValueError(f"config: id2label: expected numbers as keys, got {list(value)}") from None
+        super().__setattr__(name, value)
 
     @property
     def num_labels(self) -> int:
-        """The number of labels that a classifier tells apart; 2 where the file does not say."""
+        """The number of labels that a classifier tells apart; 2 where the file does not say. Another number: without names."""
         return 2 if self.id2label is None else len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        if self.id2label is None or len(self.id2label) != count:
+            labels = _labels(count)
+            self.id2label, self.label2id = labels["id2label"], labels["label2id"]
 
     def label_name(self, index: int) -> str:
         """The name of a label."""
-        return str((self.id2label or {}).get(str(index), f"LABEL_{index}"))
+        return str((self.id2label or {}).get(int(index), f"LABEL_{index}"))
 
     def to_dict(self) -> dict[str, Any]:
         """What `config.json` holds; what is not known is left out."""
         own = ("architectures", "id2label", "label2id", "problem_type", "pad_token_id", "bos_token_id", "eos_token_id")
         absent = {key for key in own if getattr(type(self), key, None) is None}  # null says something where the default is a number
         return {key: value for key, value in super().to_dict().items() if value is not None or key not in absent}
+
+
+def _labels(count: int) -> dict[str, Any]:
+    """Labels without names."""
+    names = [f"LABEL_{i}" for i in range(count)]
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
 class PreTrainedModel(nn.Module):

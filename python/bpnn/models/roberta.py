@@ -1,8 +1,9 @@
 """RoBERTa: BERT's network with other positions and other heads (Liu et al. 2019)."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class RobertaConfig(BertConfig):
     """The keys of RoBERTa's `config.json`."""
 
     model_type = "roberta"
+    also: ClassVar[Sequence[str]] = ("camembert", "xlm-roberta")
 
     vocab_size: int = 50265
     pad_token_id: int | None = 1

@@ -12,9 +12,11 @@ import dataclasses
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from bpnn.utils._files import write_text
 
@@ -44,17 +46,24 @@ def write_config(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> N
     write_text(os.path.join(os.fspath(folder), CONFIG_NAME), json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
 
 
+class AnyKey(type):
+    """Calling a configuration's class takes every key that a `config.json` may have, as `from_dict` does."""
+
+    def __call__(cls: Any, *given: Any, **keys: Any) -> Any:
+        """`from_dict` of keywords; places have no names, so the dataclass refuses them."""
+        return super().__call__(*given, **keys) if given else cls.from_dict({**keys.pop("extra", {}), **keys})  # type: ignore[misc]
+
+
 @dataclass(kw_only=True)
-class PretrainedConfig:
+class PretrainedConfig(metaclass=AnyKey):
     """The base of models' configurations: fields are keys of `config.json`; keys that are no fields are kept in `extra`.
 
-    model_type: the file's name of the architecture. renamed: other names of fields, such as GPT-2's {"n_embd": "hidden_size"};
-    they are read, can be asked for as attributes, and are what is written where the file had them. aliases: more names that are
-    read and can be asked for, and are not written.
+    model_type: the file's name of the architecture. also: names of architectures that are the same. aliases: other names of fields,
+    such as GPT-2's {"hidden_size": "n_embd"}; they are read, asked for and set like the field, and are not written.
     """
 
     model_type: ClassVar[str] = ""
-    renamed: ClassVar[Mapping[str, str]] = {}
+    also: ClassVar[Sequence[str]] = ()
     aliases: ClassVar[Mapping[str, str]] = {}
 
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -66,23 +75,38 @@ class PretrainedConfig:
         Raises `ValueError` for another `model_type`, or two names of one field that differ; `TypeError` for a value of the wrong
         type. Both name the key.
         """
-        content = {**config, **changes}
-        found = content.pop("model_type", cls.model_type)
-        if cls.model_type and found != cls.model_type:
-            raise ValueError(f"{source}: model_type is {found!r}, {cls.__name__} reads {cls.model_type!r}")
+        content = dict(config)
+        found = changes.pop("model_type", content.pop("model_type", cls.model_type))
+        if cls.model_type and found not in (cls.model_type, *cls.also):
+            expected = " or ".join(map(repr, (cls.model_type, *cls.also)))
+            raise ValueError(f"{source}: model_type is {found!r}, {cls.__name__} reads {expected}")
+        values = cls.fields_of(content, changes, source=source)
+        if not cls.model_type and found:
+            values["extra"] = {"model_type": found, **values["extra"]}
+        made: Self = type.__call__(cls, **values)
+        if found != cls.model_type and cls.model_type:
+            made.__dict__["model_type"] = found
+        return made
+
+    @classmethod
+    def fields_of(cls, *given: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """The fields for some keys, `extra` among them; of several tables the later go first. See `from_dict` for what it raises."""
         hints = typing.get_type_hints(cls)
-        names = {item.name for item in dataclasses.fields(cls)} - {"extra"}
+        fields = {item.name for item in dataclasses.fields(cls)} - {"extra"}
         values: dict[str, Any] = {}
-        extra: dict[str, Any] = {} if cls.model_type else {"model_type": found} if found else {}
-        for key, value in content.items():
-            name = cls.renamed.get(key) or cls.aliases.get(key, key)
-            if name not in names:
-                extra[key] = value
-                continue
-            if name in values and values[name] != value and key not in changes:
-                raise ValueError(f"{source}: {key} is {value!r}, but {name}, another name of it, is {values[name]!r}")
-            values[name] = _checked(f"{source}: {key}", hints[name], value)
-        return cls(**values, extra=extra)
+        extra: dict[str, Any] = {}
+        for content in given:
+            read: dict[str, Any] = {}
+            for key, value in content.items():
+                name = cls.aliases.get(key, key)
+                if name not in fields:
+                    extra[key] = value
+                    continue
+                if name in read and read[name] != value:
+                    raise ValueError(f"{source}: {key} is {value!r}, but {name}, another name of it, is {read[name]!r}")
+                read[name] = _checked(f"{source}: {key}", hints[name], value)
+            values |= read
+        return {**values, "extra": extra}
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | os.PathLike[str], *, revision: str | None = None, **changes: Any) -> Self:
@@ -100,18 +124,22 @@ class PretrainedConfig:
         """What `config.json` holds: every field, and the keys of `extra`."""
         result = {"model_type": self.model_type} if self.model_type else {}
         result |= {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "extra"}
-        for other, name in self.renamed.items():
-            result[other] = result.pop(name)
         return {**result, **self.extra}
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `config.json` into a folder."""
         write_config(folder, self.to_dict())
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        name = self.aliases.get(name, name)
+        if name in self.__dataclass_fields__ or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        else:
+            self.extra[name] = value
+
     def __getattr__(self, name: str) -> Any:  # fields are found before this is asked
-        for table in (type(self).renamed, type(self).aliases):
-            if name in table:
-                return getattr(self, table[name])
+        if name in type(self).aliases:
+            return getattr(self, self.aliases[name])
         extra = self.__dict__.get("extra", {})
         if name in extra:
             return extra[name]
@@ -120,6 +148,7 @@ class PretrainedConfig:
 
 def _checked(where: str, hint: Any, value: Any) -> Any:
     """`value`, where its type is what a field asks for."""
+    value = value.item() if isinstance(value, np.generic) else value
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     allowed = [item for kind in kinds if typing.get_origin(kind) is typing.Literal for item in typing.get_args(kind)]
     plain = tuple(typing.get_origin(kind) or kind for kind in kinds if typing.get_origin(kind) is not typing.Literal)
