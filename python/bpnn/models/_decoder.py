@@ -10,14 +10,14 @@ import bpnn
 from bpnn.nn import functional as F
 
 from ._cache import KeyValueCache
-from ._layers import IGNORED, in_range, numbers, target_of
+from ._layers import IGNORED, array_of, in_range, numbers, target_of
 
 
 def token_numbers(value: Any, vocabulary: int, name: str = "input_ids") -> np.ndarray:
-    """`input_ids` as an array of int64 (…, T). Raises `IndexError` for a number that is not in the vocabulary."""
+    """`input_ids` as an array of int64 (…, T), T at least 1. Raises `IndexError` for a number that is not in the vocabulary."""
     array = numbers(value, name)
-    if array.ndim not in (1, 2):
-        raise ValueError(f"{name}: expected shape (B, T), got {array.shape}")
+    if array.ndim not in (1, 2) or array.shape[-1] == 0:
+        raise ValueError(f"{name}: expected shape (B, T) with at least one token, got {array.shape}")
     return in_range(array, vocabulary, name, "tokens")
 
 
@@ -103,7 +103,7 @@ def _restarts(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | Non
 
 def _hide(reading: Reading, attention_mask: Any, shape: tuple[int, ...], past: int) -> None:
     """Take in the mask of padding: lengths where the padding is at the ends, else a mask."""
-    given = attention_mask.numpy() if isinstance(attention_mask, bpnn.Tensor) else np.asarray(attention_mask)
+    given = array_of(attention_mask, "attention_mask")
     full = (shape[0], past + shape[1])
     if given.ndim == 4:
         if given.dtype != bool:
@@ -159,8 +159,8 @@ def next_tokens(labels: Any, shape: tuple[int, ...], vocabulary: int, cu_seqlens
 def last_places(tokens: np.ndarray, pad_token_id: int | None) -> np.ndarray:
     """The place of the last token of each row that is no padding: what a classifier on top of a decoder looks at."""
     if pad_token_id is None:
-        if len(tokens) != 1:
+        if len(tokens) > 1:
             raise ValueError(f"input_ids: expected one text, as the configuration has no pad_token_id, got {len(tokens)}")
-        return np.array([tokens.shape[1] - 1])
+        return np.full(len(tokens), tokens.shape[1] - 1)
     real = tokens != pad_token_id
     return np.where(real, np.arange(tokens.shape[1]), 0).argmax(-1)

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import bpnn
 from bpnn.nn import functional as F
 
@@ -49,12 +51,15 @@ class LastTokenHead:
     def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
         """`logits` (B, num_labels) of B texts, with `labels` the `loss` that `problem_type` says: see `classification_loss`."""
         tokens = token_numbers(input_ids, self.config.vocab_size)
+        starts = None if given.get("cu_seqlens") is None else numbers(given["cu_seqlens"], "cu_seqlens")
+        if starts is not None and starts.ndim == 1 and (np.diff(starts) == 0).any():
+            raise ValueError(f"cu_seqlens: expected texts of at least one token, got {starts.tolist()}")
         output = self.base_model(tokens, attention_mask, **given)
         x = output.last_hidden_state
-        if given.get("cu_seqlens") is None:
+        if starts is None:
             last = x[bpnn.arange(len(tokens)), bpnn.from_numpy(last_places(tokens, self.config.pad_token_id))]
         else:
-            last = x.reshape(tokens.size, -1)[bpnn.from_numpy(numbers(given["cu_seqlens"], "cu_seqlens")[1:] - 1)]
+            last = x.reshape(tokens.size, -1)[bpnn.from_numpy(starts[1:] - 1)]
         logits = self.score(last)
         return ModelOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits,

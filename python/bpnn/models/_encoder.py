@@ -15,7 +15,7 @@ from bpnn.nn import functional as F
 from bpnn.utils.checkpoint import checkpoint
 
 from ._layers import IGNORED, classification_loss, in_range, numbers, span_loss, target_of
-from ._outputs import Later, ModelOutput
+from ._outputs import Later, ModelOutput, only_by_name
 from ._packing import Layout, real_places
 from ._pretrained import PreTrainedModel
 
@@ -37,10 +37,6 @@ class EncoderModel(PreTrainedModel):
 
     packed: bool = True
 
-    def asked(self, name: str, value: bool | None) -> bool:
-        """Whether `output_attentions` or `output_hidden_states` is asked for: by the call, else by the configuration."""
-        return bool(self.config.extra.get(name, False) if value is None else value)
-
 
 class BareEncoder(EncoderModel):
     """An encoder without a head: `embeddings`, which knows its `positions`, then the layers."""
@@ -50,13 +46,15 @@ class BareEncoder(EncoderModel):
     def run(
         self, layers: Iterable[nn.Module], pooler: nn.Module | None, input_ids: Any, attention_mask: Any = None,
         token_type_ids: Any = None, position_ids: Any = None, inputs_embeds: Any = None, *, output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None, return_dict: bool | None = None, packed: bool = True, first_only: bool = False,
+        output_hidden_states: bool | None = None, return_dict: bool | None = None, use_cache: bool | None = None,
+        packed: bool = True, first_only: bool = False,
     ) -> EncoderOutput:
         """Embed, go through the layers, pool. The arguments are those of `BertModel`."""
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds: expected None, the models take input_ids")
-        if return_dict not in (None, True):
-            raise ValueError(f"return_dict: expected True or None, got {return_dict!r}; unpack tuple(output) instead")
+        if use_cache:
+            raise ValueError("use_cache: expected False or None, an encoder reads a text at once")
+        only_by_name(return_dict)
         weights: list[Any] | None = [] if self.asked("output_attentions", output_attentions) else None
         states: list[Any] | None = [] if self.asked("output_hidden_states", output_hidden_states) else None
         tokens = self._tokens(input_ids)

@@ -25,12 +25,17 @@ def activation_name(name: str, key: str = "hidden_act") -> str | None:
     return ACTIVATIONS[name]
 
 
-def numbers(value: Any, name: str) -> np.ndarray:
-    """A Tensor, an array or nested lists as an array of whole numbers. Raises `TypeError` or `ValueError` naming the argument."""
+def array_of(value: Any, name: str) -> np.ndarray:
+    """A Tensor, an array or nested lists as an array. Raises `ValueError` naming the argument for rows of several lengths."""
     try:
-        array = value.detach().numpy() if isinstance(value, bpnn.Tensor) else np.asarray(value)
+        return value.detach().numpy() if isinstance(value, bpnn.Tensor) else np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected rows of one length, got a list of rows of several") from error
+
+
+def numbers(value: Any, name: str) -> np.ndarray:
+    """As `array_of`, whole numbers as int64. Raises `TypeError` for others."""
+    array = array_of(value, name)
     if array.dtype.kind not in "iu":
         if array.size:
             raise TypeError(f"{name}: expected whole numbers, got {array.dtype}")
@@ -44,6 +49,11 @@ def in_range(array: np.ndarray, size: int, name: str, what: str) -> np.ndarray:
         at = tuple(map(int, np.argwhere((array < 0) | (array >= size))[0]))
         raise IndexError(f"{name}: expected {what} from 0 to {size - 1}, got {array[at]} at {at}")
     return array
+
+
+def add_and_norm(norm: Any, x: Any, change: Any) -> tuple[Any, Any]:
+    """`norm(x + change)` and the sum, in one pass; change None: nothing is added."""
+    return (norm(x), x) if change is None else norm(change, x)
 
 
 # --- attention whose weights are asked for -------------------------------------------------------------------------------------
@@ -119,7 +129,7 @@ def classification_loss(logits: Any, labels: Any, config: Any) -> Any:
     integers and multi label for others. Raises `ValueError` and `IndexError` naming `labels`.
     """
     count = config.num_labels
-    given = labels.detach().numpy() if isinstance(labels, bpnn.Tensor) else np.asarray(labels)
+    given = array_of(labels, "labels")
     kind = config.problem_type
     if kind is None and count > 1:
         kind = "single_label_classification" if given.dtype.kind in "iu" else "multi_label_classification"

@@ -11,7 +11,7 @@ import numpy as np
 import bpnn
 from bpnn.nn import functional as F
 
-from ._layers import weigh
+from ._layers import array_of, weigh
 
 
 class Layout:
@@ -93,7 +93,7 @@ def real_places(attention_mask: Any, shape: tuple[int, ...]) -> np.ndarray | Non
     """The mask (B, T) of a call as bool, True for a token; None where it hides nothing. Raises `ValueError` for another shape."""
     if attention_mask is None:
         return None
-    array = attention_mask.detach().numpy() if isinstance(attention_mask, bpnn.Tensor) else np.asarray(attention_mask)
+    array = array_of(attention_mask, "attention_mask")
     if array.shape != tuple(shape):
         raise ValueError(f"attention_mask: expected shape {tuple(shape)}, as input_ids, got {array.shape}")
     real = array != 0

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 import bpnn
 from bpnn import nn
 from bpnn.nn import functional as F
 from bpnn.nn import init
-from bpnn.utils.checkpoint import checkpoint
 
-from ._cache import KeyValueCache
-from ._decoder import Reading, read, token_numbers
+from ._decoder import Reading
 from ._decoder_heads import LastTokenHead, NextTokenHead
-from ._layers import activation_name, weighted_values
-from ._outputs import ModelOutput
+from ._decoder_model import BareDecoder
+from ._layers import activation_name, add_and_norm, weighted_values
 from ._pretrained import ModelConfig, PreTrainedModel
 
 
@@ -81,7 +81,7 @@ class GPT2Attention(nn.Module):
     def forward(self, x: Any, reading: Reading, weights: list[Any] | None = None) -> Any:
         """x: (B, T, H); y: the same. `weights` gets the attention weights (B, n_head, T, S)."""
         dropout = self.dropout if self.training else 0.0
-        qkv = self.c_attn(x).reshape(*x.shape[:-1], 3, self.heads, -1)
+        qkv = self.c_attn(x).reshape(*x.shape[:-1], 3, self.heads, x.shape[-1] // self.heads)
         if weights is not None:
             y, found = weighted_values(qkv, reading, self.layer, self.scale, dropout)
             weights.append(found)
@@ -121,8 +121,8 @@ class GPT2Block(nn.Module):
 
     def forward(self, x: Any, change: Any, reading: Reading, weights: list[Any] | None = None) -> tuple[Any, Any]:
         """The stream is `x + change`, both (B, T, H), or x where `change` is None; so is the result: the next norm adds the two."""
-        y, x = (self.ln_1(x), x) if change is None else self.ln_1(change, x)
-        y, x = self.ln_2(self.drop(self.attn(y, reading, weights)), x)
+        y, x = add_and_norm(self.ln_1, x, change)
+        y, x = add_and_norm(self.ln_2, x, self.drop(self.attn(y, reading, weights)))
         return x, self.drop(self.mlp(y))
 
 
@@ -147,7 +147,7 @@ class GPT2PreTrainedModel(PreTrainedModel):
             init.normal_(module.weight, 0.0, self.config.initializer_range / math.sqrt(2 * self.config.n_layer))
 
 
-class GPT2Model(GPT2PreTrainedModel):
+class GPT2Model(GPT2PreTrainedModel, BareDecoder):
     """GPT-2 without a head: tokens to hidden states.
 
     `wte.weight` (V, H), `wpe.weight` (n_positions, H), then n_layer blocks and `ln_f`.
@@ -162,45 +162,14 @@ class GPT2Model(GPT2PreTrainedModel):
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.post_init()
 
-    def forward(
-        self, input_ids: Any, attention_mask: Any = None, *, position_ids: Any = None, token_type_ids: Any = None,
-        past_key_values: KeyValueCache | None = None, use_cache: bool | None = None, cu_seqlens: Any = None,
-        output_hidden_states: bool = False, output_attentions: bool = False,
-    ) -> ModelOutput:
-        """`last_hidden_state` (B, T, H), and where asked for `past_key_values`, `hidden_states`, `attentions`.
+    def stack(self) -> tuple[nn.ModuleList, nn.LayerNorm, int]:
+        """See `BareDecoder`."""
+        return self.h, self.ln_f, self.config.n_positions
 
-        input_ids: (B, T), or (N,) with `cu_seqlens`, where several texts lie one after the other. attention_mask: (B, T), 0 for
-        padding (with a cache: of everything it holds too). position_ids: 0 … T - 1 by default. use_cache: give back, or go on
-        with, a `KeyValueCache`; without gradients. Raises `IndexError` and `ValueError` naming the argument.
-        """
-        config = self.config
-        tokens = token_numbers(input_ids, config.vocab_size)
-        if use_cache and past_key_values is None:
-            past_key_values = KeyValueCache()
-        reading = read(tokens, attention_mask, position_ids, past_key_values, cu_seqlens, config.n_positions)
+    def embed(self, tokens: np.ndarray, types: np.ndarray | None, reading: Reading) -> tuple[Any, ...]:
+        """Tokens, places and segments, which are rows of the table of tokens."""
         x = self.wte(bpnn.from_numpy(tokens)) + self.wpe(bpnn.from_numpy(reading.positions))
-        if token_type_ids is not None:
-            x = x + self.wte(bpnn.from_numpy(token_numbers(token_type_ids, config.vocab_size, "token_type_ids")))
-        x = self.drop(x)
-        states: list[Any] = []
-        weights: list[Any] | None = [] if output_attentions else None
-        change = None
-        for block in self.h:
-            if output_hidden_states:
-                states.append(x if change is None else x + change)
-            x, change = self.run(block, x, change, reading, weights)
-        x = self.ln_f(x) if change is None else self.ln_f(change, x)[0]
-        if past_key_values is not None:
-            past_key_values.advance(tokens.shape[-1])
-        return ModelOutput(
-            last_hidden_state=x, past_key_values=past_key_values,
-            hidden_states=(*states, x) if output_hidden_states else None,
-            attentions=None if weights is None else tuple(weights),
-        )
-
-    def run(self, block: GPT2Block, *given: Any) -> tuple[Any, Any]:
-        """One block, whose activations are computed twice instead of stored where `gradient_checkpointing_enable` asked for it."""
-        return checkpoint(block, *given) if self.recompute and self.training else block(*given)
+        return (self.drop(x if types is None else x + self.wte(bpnn.from_numpy(types))),)
 
 
 class GPT2LMHeadModel(NextTokenHead, GPT2PreTrainedModel):

@@ -14,13 +14,11 @@ import numpy as np
 import bpnn
 from bpnn import nn
 from bpnn.nn import functional as F
-from bpnn.utils.checkpoint import checkpoint
 
-from ._cache import KeyValueCache
-from ._decoder import Reading, read, token_numbers
+from ._decoder import Reading
 from ._decoder_heads import LastTokenHead, NextTokenHead
-from ._layers import activation_name, weigh_reading
-from ._outputs import ModelOutput
+from ._decoder_model import BareDecoder
+from ._layers import activation_name, add_and_norm, weigh_reading
 from ._pretrained import ModelConfig, PreTrainedModel
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3")
@@ -157,15 +155,18 @@ class LlamaAttention(nn.Module):
 
     def forward(self, x: Any, reading: Reading, rotation: Rotation, weights: list[Any] | None = None) -> Any:
         """x, y: (B, T, H). `weights` gets the attention weights (B, Q, T, S)."""
-        shape = (*x.shape[:-1], -1, self.head_dim)
-        q, k, v = rotation(self.q_proj(x).reshape(shape)), rotation(self.k_proj(x).reshape(shape)), self.v_proj(x).reshape(shape)
+        q, k, v = (
+            y.reshape(*x.shape[:-1], y.shape[-1] // self.head_dim, self.head_dim)
+            for y in (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        )
+        q, k = rotation(q), rotation(k)
         dropout = self.dropout if self.training else 0.0
         if weights is None:
             y = reading.attend(q, k, v, layer=self.layer, dropout=dropout, window=self.window)
         else:
             y, found = weigh_reading(q, k, v, reading, self.layer, dropout=dropout, window=self.window)
             weights.append(found)
-        return self.o_proj(y.reshape(*x.shape[:-1], -1))
+        return self.o_proj(y.flatten(-2))
 
 
 class LlamaMLP(nn.Module):
@@ -197,8 +198,8 @@ class LlamaDecoderLayer(nn.Module):
         self, x: Any, change: Any, reading: Reading, rotation: Rotation, weights: list[Any] | None = None,
     ) -> tuple[Any, Any]:
         """The stream is `x + change`, both (B, T, H), or x where `change` is None; so is the result: the next norm adds the two."""
-        y, x = (self.input_layernorm(x), x) if change is None else self.input_layernorm(change, x)
-        y, x = self.post_attention_layernorm(self.self_attn(y, reading, rotation, weights), x)
+        y, x = add_and_norm(self.input_layernorm, x, change)
+        y, x = add_and_norm(self.post_attention_layernorm, x, self.self_attn(y, reading, rotation, weights))
         return x, self.mlp(y)
 
 
@@ -211,7 +212,7 @@ class LlamaPreTrainedModel(PreTrainedModel):
     config: LlamaConfig
 
 
-class LlamaModel(LlamaPreTrainedModel):
+class LlamaModel(LlamaPreTrainedModel, BareDecoder):
     """LLaMA without a head: tokens to hidden states. `embed_tokens.weight` (V, H), then num_hidden_layers `layers` and `norm`."""
 
     def __init__(self, config: LlamaConfig):
@@ -224,43 +225,16 @@ class LlamaModel(LlamaPreTrainedModel):
         )
         self.post_init()
 
-    def forward(
-        self, input_ids: Any, attention_mask: Any = None, *, position_ids: Any = None, past_key_values: KeyValueCache | None = None,
-        use_cache: bool | None = None, cu_seqlens: Any = None, output_hidden_states: bool = False, output_attentions: bool = False,
-    ) -> ModelOutput:
-        """`last_hidden_state` (B, T, H), and where asked for `past_key_values`, `hidden_states`, `attentions`.
+    def stack(self) -> tuple[nn.ModuleList, nn.RMSNorm, int]:
+        """See `BareDecoder`."""
+        return self.layers, self.norm, self.config.context
 
-        input_ids: (B, T), or (N,) with `cu_seqlens`, where several texts lie one after the other. attention_mask: (B, T), 0 for
-        padding (with a cache: of everything it holds too). position_ids: 0 … T - 1 by default; where they do not go up one by one,
-        without mask and cache, another text begins. use_cache: give back, or go on with, a `KeyValueCache`; without gradients.
-        Raises `IndexError` and `ValueError` naming the argument.
-        """
-        config = self.config
-        tokens = token_numbers(input_ids, config.vocab_size)
-        if use_cache and past_key_values is None:
-            past_key_values = KeyValueCache()
-        reading = read(tokens, attention_mask, position_ids, past_key_values, cu_seqlens, config.context)
+    def embed(self, tokens: np.ndarray, types: np.ndarray | None, reading: Reading) -> tuple[Any, ...]:
+        """Tokens, and the angles of their places."""
+        if types is not None:
+            raise ValueError("token_type_ids: expected None, the model has no segments")
         x = self.embed_tokens(bpnn.from_numpy(tokens))
-        rotation = Rotation.of(self.rotary_emb, reading.positions, x.dtype)
-        states: list[Any] = []
-        weights: list[Any] | None = [] if output_attentions else None
-        change = None
-        for layer in self.layers:
-            if output_hidden_states:
-                states.append(x if change is None else x + change)
-            x, change = self.run(layer, x, change, reading, rotation, weights)
-        x = self.norm(x) if change is None else self.norm(change, x)[0]
-        if past_key_values is not None:
-            past_key_values.advance(tokens.shape[-1])
-        return ModelOutput(
-            last_hidden_state=x, past_key_values=past_key_values,
-            hidden_states=(*states, x) if output_hidden_states else None,
-            attentions=None if weights is None else tuple(weights),
-        )
-
-    def run(self, layer: LlamaDecoderLayer, *given: Any) -> tuple[Any, Any]:
-        """One layer, whose activations are computed twice instead of stored where `gradient_checkpointing_enable` asked for it."""
-        return checkpoint(layer, *given) if self.recompute and self.training else layer(*given)
+        return x, Rotation.of(self.rotary_emb, reading.positions, x.dtype)
 
 
 class LlamaForCausalLM(NextTokenHead, LlamaPreTrainedModel):

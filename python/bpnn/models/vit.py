@@ -12,16 +12,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import bpnn
 from bpnn import nn
 from bpnn.nn import functional as F
 from bpnn.nn import init
 from bpnn.utils.checkpoint import checkpoint
 
-from ._layers import activation_name, classification_loss, weigh
-from ._outputs import ModelOutput
+from ._layers import activation_name, add_and_norm, array_of, classification_loss, weigh
+from ._outputs import ModelOutput, only_by_name
 from ._pretrained import ModelConfig, PreTrainedModel
 from .image_processing import ViTImageProcessor
 
@@ -116,7 +114,7 @@ class ViTEmbeddings(nn.Module):
         if bool_masked_pos is not None:
             if self.mask_token is None:
                 raise ValueError("bool_masked_pos: expected None for a model without a mask token (use_mask_token=True)")
-            hidden = np.asarray(bool_masked_pos, bool)
+            hidden = array_of(bool_masked_pos, "bool_masked_pos").astype(bool)
             if hidden.shape != x.shape[:2]:
                 raise ValueError(f"bool_masked_pos: expected shape {x.shape[:2]}, got {hidden.shape}")
             x = bpnn.where(bpnn.from_numpy(hidden).unsqueeze(-1), self.mask_token, x)
@@ -214,15 +212,10 @@ class ViTLayer(nn.Module):
 
         first: of the class tokens alone, (B, 1, E): nobody looks at what the last layer makes of the others.
         """
-        y, x = _normalized(self.layernorm_before, x, late)
+        y, x = add_and_norm(self.layernorm_before, x, late)
         y, seen = self.attention(y, weights_too, first)
-        y, x = _normalized(self.layernorm_after, x[:, :1] if first else x, y)
+        y, x = add_and_norm(self.layernorm_after, x[:, :1] if first else x, y)
         return x, self.output(self.intermediate(y)), seen
-
-
-def _normalized(norm: Any, x: Any, late: Any) -> tuple[Any, Any]:
-    """`norm(x + late)` and the sum, in one pass."""
-    return (norm(x), x) if late is None else norm(late, residual=x)
 
 
 class ViTEncoder(nn.Module):
@@ -282,22 +275,25 @@ class ViTModel(ViTPreTrainedModel):
 
     def forward(
         self, pixel_values: Any, bool_masked_pos: Any = None, *, interpolate_pos_encoding: bool | None = None,
-        output_hidden_states: bool = False, output_attentions: bool = False, return_dict: bool | None = None,
+        output_hidden_states: bool | None = None, output_attentions: bool | None = None, return_dict: bool | None = None,
     ) -> ModelOutput:
         """The features of images (B, C, height, width).
 
         `last_hidden_state` (B, T, E), normalized; `pooler_output`; on request `hidden_states` (L + 1 of them, before the last
         norm) and `attentions` (L times (B, H, T, T)). interpolate_pos_encoding: images of other sizes than the configuration's.
         """
-        _only_by_name(return_dict)
+        only_by_name(return_dict)
         y, states, seen = self.run(pixel_values, bool_masked_pos, interpolate_pos_encoding, output_hidden_states, output_attentions)
         pooled = None if self.pooler is None else self.pooler(y)
         return ModelOutput(last_hidden_state=y, pooler_output=pooled, hidden_states=states, attentions=seen)
 
     def run(
-        self, pixel_values: Any, masked: Any, interpolate: bool | None, states_too: bool, weights_too: bool, first: bool = False,
+        self, pixel_values: Any, masked: Any, interpolate: bool | None, output_hidden_states: bool | None,
+        output_attentions: bool | None, first: bool = False,
     ) -> tuple[Any, Any, Any]:
         """Features (B, T, E), or those of the class tokens (B, 1, E) with `first`; hidden states and attentions, or None."""
+        states_too = self.asked("output_hidden_states", output_hidden_states)
+        weights_too = self.asked("output_attentions", output_attentions)
         x, late = self.embeddings(_pixels(pixel_values, self.layernorm.weight), masked, bool(interpolate)), None
         states, attentions = [x], []
         again, last = self.training and self.recompute, len(self.encoder.layer) - 1
@@ -307,18 +303,13 @@ class ViTModel(ViTPreTrainedModel):
             if states_too:
                 states.append(x + late)
             attentions.append(seen)
-        y, _ = _normalized(self.layernorm, x, late)
+        y, _ = add_and_norm(self.layernorm, x, late)
         return y, tuple(states) if states_too else None, tuple(attentions) if weights_too else None
-
-
-def _only_by_name(return_dict: bool | None) -> None:
-    if return_dict is False:
-        raise ValueError("return_dict: expected True or None; output.to_tuple() gives a tuple")
 
 
 def _pixels(values: Any, like: Any) -> Any:
     """Pixels as a Tensor of the type of the parameters."""
-    x = values if isinstance(values, bpnn.Tensor) else bpnn.from_numpy(np.asarray(values))
+    x = values if isinstance(values, bpnn.Tensor) else bpnn.from_numpy(array_of(values, "pixel_values"))
     if x.ndim != 4:
         raise ValueError(f"pixel_values: expected shape (images, channels, height, width), got {x.shape}")
     return x if x.dtype == like.dtype else x.to(dtype=like.dtype)
@@ -335,14 +326,14 @@ class ViTForImageClassification(ViTPreTrainedModel):
 
     def forward(
         self, pixel_values: Any, labels: Any = None, *, interpolate_pos_encoding: bool | None = None,
-        output_hidden_states: bool = False, output_attentions: bool = False, return_dict: bool | None = None,
+        output_hidden_states: bool | None = None, output_attentions: bool | None = None, return_dict: bool | None = None,
     ) -> ModelOutput:
         """`logits` (B, labels) of images (B, C, height, width), and with labels the `loss`; see `ViTModel` for the rest.
 
         labels: class numbers (B,), or where `problem_type` says "multi_label_classification", or they are floating-point, shares
         (B, labels); with one label alone ("regression") numbers (B,).
         """
-        _only_by_name(return_dict)
+        only_by_name(return_dict)
         y, states, seen = self.vit.run(pixel_values, None, interpolate_pos_encoding, output_hidden_states, output_attentions, True)
         logits = self.classifier(y[:, 0])
         loss = None if labels is None else classification_loss(logits, labels, self.config)
