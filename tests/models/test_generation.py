@@ -112,6 +112,54 @@ def test_float64_models_write_the_same():
     assert np.array_equal(model.generate(ids, max_new_tokens=8).numpy(), wide.generate(ids, max_new_tokens=8).numpy())
 
 
+def test_what_is_only_drawn_with_is_not_looked_at_without():
+    """Files have such values for "do not draw"."""
+    model, ids = llama(), prompts(1)[0]
+    wanted = model.generate(ids, max_new_tokens=6).numpy()
+    for said in ({"temperature": 0.0, "top_k": -1}, {"top_p": -1.0, "min_p": 2.0}):
+        assert np.array_equal(model.generate(ids, max_new_tokens=6, do_sample=False, **said).numpy(), wanted)
+
+
+@MODELS
+def test_a_negative_pad_is_none(make):
+    ids = prompts(1)[0]
+    wanted = make(pad_token_id=None).generate(ids, max_new_tokens=9).numpy()
+    assert np.array_equal(make(pad_token_id=-1).generate(ids, max_new_tokens=9).numpy(), wanted)
+    settings = merge(GenerationConfig(eos_token_id=[2, 8], pad_token_id=-1), None, {}, 4)
+    assert settings.pad == 2 and merge(GenerationConfig(pad_token_id=-1), None, {}, 4).pad is None
+
+
+def test_other_names_of_what_is_read():
+    model, (ids, mask) = gpt2(), prompts(2)
+    wanted = model.generate(ids, mask, max_new_tokens=6).numpy()
+    assert np.array_equal(model.generate(inputs=ids, attention_mask=mask, token_type_ids=None, max_new_tokens=6).numpy(), wanted)
+    steps = np.stack(list(model.stream(inputs=ids, attention_mask=mask, max_new_tokens=6)), 1)
+    assert np.array_equal(steps, wanted[:, 7:])
+
+
+@pytest.mark.parametrize("said", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_segments_go_on(said):
+    """What is written belongs to the last segment."""
+    model, ids = gpt2(), prompts(2)[0]
+    ids[ids == 3] = 4
+    types = np.where(np.arange(7) < 3, 5, 9) + np.arange(2)[:, None]
+    texts = model.generate(ids, token_type_ids=types, max_new_tokens=6, eos_token_id=None, **said).numpy()
+    with pytest.raises(ValueError, match=r"token_type_ids: expected shape \(2, 7\)"):
+        model.generate(ids, token_type_ids=types[:1], **said)
+    with pytest.raises(ValueError, match="token_type_ids: expected None"):
+        llama().generate(ids, token_type_ids=types, **said)
+    if said:
+        for row, own, text in zip(texts, types, ids):
+            alone = model.generate(text, token_type_ids=own, max_new_tokens=6, eos_token_id=None, **said).numpy()[0]
+            assert np.array_equal(row, alone)
+    else:
+        for _ in range(6):
+            with bpnn.no_grad():
+                ids = np.append(ids, model(ids, token_type_ids=types).logits.numpy()[:, -1].argmax(1)[:, None], 1)
+            types = np.append(types, types[:, -1:], 1)
+        assert np.array_equal(texts, ids)
+
+
 # --- drawing -----------------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +289,8 @@ def test_ends_with_the_context(make):
 def test_what_makes_no_sense_is_refused():
     model, ids = gpt2(), prompts(2)[0]
     for said, match in [
-        ({"temperature": 0.0, "do_sample": True}, "temperature"), ({"top_p": 1.5}, "top_p"),
+        ({"temperature": 0.0, "do_sample": True}, "temperature"), ({"top_p": 1.5, "do_sample": True}, "top_p"),
+        ({"top_k": -1, "do_sample": True}, "top_k"), ({"min_p": -0.1, "do_sample": True}, "min_p"), ({"inputs": ids}, "inputs"),
         ({"max_new_tokens": 0}, "max_new_tokens"), ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences"),
         ({"num_return_sequences": 2}, "num_return_sequences"),
         ({"max_length": 7}, "max_length"), ({"early_stopping": "soon"}, "early_stopping"), ({"stop": [[]]}, "stop"),

@@ -37,7 +37,7 @@ class GenerationConfig:
     | `min_new_tokens`, `min_length` | no end of text before so many |
     | `eos_token_id` | a token or several that end a text |
     | `stop` (`stop_strings`) | texts (with `tokenizer=`) or lists of tokens after which a text ends; they are part of the result |
-    | `pad_token_id` | fills up texts that ended; by default the first `eos_token_id` |
+    | `pad_token_id` | fills up texts that ended; by default, or where it is negative, the first `eos_token_id` |
 
     | choice of a token | |
     | --- | --- |
@@ -172,11 +172,12 @@ def merge(own: GenerationConfig, given: GenerationConfig | None, said: Mapping[s
     texts, tokens = _stops([*_listed(take("stop", None)), *_listed(take("stop_strings", None))])
     eos, pad = take("eos_token_id", None), take("pad_token_id", None)
     ends = np.array([] if eos is None else [_whole("eos_token_id", one, None) for one in np.asarray(eos).reshape(-1)], np.int64)
+    pad = None if pad is None or pad < 0 else _whole("pad_token_id", pad, 0)  # old files have -1 for none
     for name in ("bos_token_id", "use_cache"):
         take(name, None)
     settings = Settings(
         max_length=longest, min_length=shortest, eos=ends, stop=texts, stop_tokens=tokens,
-        pad=int(ends[0]) if pad is None and ends.size else None if pad is None else _whole("pad_token_id", pad, 0),
+        pad=int(ends[0]) if pad is None and ends.size else pad,
         **{key: value for key, value in values.items() if value is not None},
     )
     _check(settings)
@@ -184,16 +185,12 @@ def merge(own: GenerationConfig, given: GenerationConfig | None, said: Mapping[s
 
 
 def _check(s: Settings) -> None:
-    for name, low in (("top_k", 0), ("no_repeat_ngram_size", 0), ("num_beams", 1), ("num_return_sequences", 1)):
+    for name, low in (("no_repeat_ngram_size", 0), ("num_beams", 1), ("num_return_sequences", 1)):
         setattr(s, name, _whole(name, getattr(s, name), low))
-    for name in ("temperature", "repetition_penalty"):
-        if not getattr(s, name) > 0:
-            raise ValueError(f"{name}: expected a number above 0, got {getattr(s, name)!r}"
-                             + (" (do_sample=False takes the most probable token)" if name == "temperature" else ""))
-    for name in ("top_p", "min_p"):
-        value = getattr(s, name)
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
+    if not s.repetition_penalty > 0:
+        raise ValueError(f"repetition_penalty: expected a number above 0, got {s.repetition_penalty!r}")
+    if s.do_sample:
+        _check_sampling(s)
     if s.early_stopping not in (True, False, "never"):
         raise ValueError(f"early_stopping: expected True, False or 'never', got {s.early_stopping!r}")
     if s.num_beams == 1 and not s.do_sample and s.num_return_sequences > 1:
@@ -203,6 +200,18 @@ def _check(s: Settings) -> None:
     if s.min_length > s.max_length:
         warnings.warn(f"min_new_tokens: {s.min_length} tokens with the prompt are more than the {s.max_length} that there may be",
                       stacklevel=5)
+
+
+def _check_sampling(s: Settings) -> None:
+    """What is not looked at without `do_sample`, where files have -1 and 0.0 for it."""
+    s.top_k = _whole("top_k", s.top_k, 0)
+    if not s.temperature > 0:
+        raise ValueError(f"temperature: expected a number above 0, got {s.temperature!r} (do_sample=False takes the most probable "
+                         "token)")
+    for name in ("top_p", "min_p"):
+        value = getattr(s, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
 
 
 def _whole(name: str, value: Any, low: int | None) -> int:

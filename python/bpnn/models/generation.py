@@ -22,7 +22,7 @@ from ._beams import BeamSearch
 from ._cache import KeyValueCache
 from ._decoder import token_numbers
 from ._generation_config import GenerationConfig, Settings, merge
-from ._layers import numbers
+from ._layers import array_of, numbers
 from ._outputs import ModelOutput
 from ._sampling import Processor, draw, log_softmax, processors
 from ._streamers import StopTexts, TextStream, TextStreamer
@@ -34,21 +34,26 @@ __all__ = ["GenerationConfig", "GenerationMixin", "TextStream", "TextStreamer"]
 class Reader:
     """The model with its cache: gives the scores of the next token for rows of tokens, reading only what is new.
 
-    mask: (B, T), 0 for the padding before a prompt; None: no padding.
+    mask: (B, T), 0 for the padding before a prompt; None: no padding. types: (B, T), the prompts' segments; what is written belongs
+    to the last of them.
     """
 
-    def __init__(self, model: Any, capacity: int, mask: np.ndarray | None):
-        self.model, self.mask = model, mask
+    def __init__(self, model: Any, capacity: int, mask: np.ndarray | None, types: np.ndarray | None = None):
+        self.model, self.mask, self.types = model, mask, types
         self.cache = KeyValueCache(capacity)
         self.padding = None if mask is None else (mask != 0).argmax(1)
 
     def read(self, tokens: np.ndarray) -> np.ndarray:
         """Read tokens (R, T); the scores of what comes next, (R, V), float32, a copy."""
-        past, given = self.cache.length, {}
+        past = self.cache.length
+        given: dict[str, Any] = {}
         if self.mask is not None:
             if past:
                 self.mask = np.concatenate([self.mask, np.ones_like(tokens)], 1)
             given = {"attention_mask": self.mask, "position_ids": np.maximum(self.mask.cumsum(1) - 1, 0)[:, past:]}
+        if self.types is not None:
+            given["token_type_ids"] = self.types
+            self.types = self.types[:, -1:]
         with bpnn.no_grad():
             output = self.model(tokens, past_key_values=self.cache, use_cache=True, logits_to_keep=1, **given)
         return np.array(output.logits.numpy()[:, -1], np.float32)
@@ -59,6 +64,8 @@ class Reader:
             self.cache.repeat(times)
             if self.mask is not None:
                 self.mask, self.padding = np.repeat(self.mask, times, 0), np.repeat(self.padding, times)  # type: ignore[arg-type]
+            if self.types is not None:
+                self.types = np.repeat(self.types, times, 0)
 
 
 class Ends:
@@ -114,16 +121,19 @@ class GenerationMixin:
         return None
 
     def generate(
-        self, input_ids: Any = None, attention_mask: Any = None, *, generation_config: GenerationConfig | None = None,
-        tokenizer: Any = None, seed: int | None = None, streamer: Any = None, **settings: Any,
+        self, input_ids: Any = None, attention_mask: Any = None, *, inputs: Any = None, token_type_ids: Any = None,
+        generation_config: GenerationConfig | None = None, tokenizer: Any = None, seed: int | None = None, streamer: Any = None,
+        **settings: Any,
     ) -> Any:
         """The prompts with what the model writes on, (R, L) int64: names, meanings and defaults of `transformers`.
 
-        input_ids: (B, T), or (T,) for one prompt; shorter ones are padded on the left; None: the start token. attention_mask:
-        (B, T), 0 for padding; by default where `pad_token_id` stands, if that is not an end of text. settings, generation_config:
-        see `GenerationConfig`; what is not said there is as `model.generation_config` says. tokenizer: for `stop` texts. seed: of
-        the numbers drawn with `do_sample`; by default they come from `bpnn.random`. streamer: an object that gets the prompt and
-        every new token by `put(array)`, then `end()`, such as `TextStreamer`; or a function of the new tokens (R,).
+        input_ids, or `inputs`: (B, T), or (T,) for one prompt; shorter ones are padded on the left; None: the start token.
+        attention_mask: (B, T), 0 for padding; by default where `pad_token_id` stands, if that is not an end of text.
+        token_type_ids: (B, T), for models that have segments; what is written belongs to the last one. settings,
+        generation_config: see `GenerationConfig`; what is not said there is as `model.generation_config` says. tokenizer: for
+        `stop` texts. seed: of the numbers drawn with `do_sample`; by default they come from `bpnn.random`. streamer: an object that
+        gets the prompt and every new token by `put(array)`, then `end()`, such as `TextStreamer`; or a function of the new tokens
+        (R,).
 
         return_dict_in_generate: a `ModelOutput` with `sequences`, and if asked for `scores` (output_scores; a tuple of (R, V), as
         they were after the filters), `logits` (output_logits), of beams `sequences_scores` and `beam_indices`.
@@ -131,20 +141,20 @@ class GenerationMixin:
         A text ends with the context at the latest, with a warning where more was asked for. Raises `ValueError` naming input_ids
         for prompts longer than the context, or padded on the right; `IndexError` for a token that there is not.
         """
-        prompts, mask, wanted = self._prepare(input_ids, attention_mask, generation_config, settings)
+        prompts, reader, wanted = self._prepare(input_ids, inputs, attention_mask, token_type_ids, generation_config, settings)
         ends, random = Ends(wanted, tokenizer), _random(seed)
         kept: dict[str, list[Any]] = {"logits": [], "scores": []}
         try:
             if wanted.num_beams > 1:
                 if streamer is not None:
                     raise ValueError("streamer: beams are known at the end only; expected None with num_beams above 1")
-                return self._beams(prompts, mask, wanted, ends, random, kept)
+                return self._beams(prompts, reader, wanted, ends, random, kept)
             rows = np.repeat(prompts, wanted.rows, 0)
             put = _put(streamer)
             if hasattr(streamer, "put"):
                 streamer.put(rows)
             columns = [rows]
-            for tokens in self._steps(rows, mask, wanted, ends, random, kept):
+            for tokens in self._steps(rows, reader, wanted, ends, random, kept):
                 columns.append(tokens[:, None])
                 put(tokens)
         finally:
@@ -153,20 +163,24 @@ class GenerationMixin:
         return _output(wanted, np.concatenate(columns, 1), kept)
 
     def stream(
-        self, input_ids: Any = None, attention_mask: Any = None, *, generation_config: GenerationConfig | None = None,
-        tokenizer: Any = None, seed: int | None = None, **settings: Any,
+        self, input_ids: Any = None, attention_mask: Any = None, *, inputs: Any = None, token_type_ids: Any = None,
+        generation_config: GenerationConfig | None = None, tokenizer: Any = None, seed: int | None = None, **settings: Any,
     ) -> Iterator[np.ndarray]:
         """As `generate`, one step at a time: `for tokens in model.stream(ids): …` gets the new tokens (R,). No beams."""
-        prompts, mask, wanted = self._prepare(input_ids, attention_mask, generation_config, settings)
+        prompts, reader, wanted = self._prepare(input_ids, inputs, attention_mask, token_type_ids, generation_config, settings)
         if wanted.num_beams > 1:
             raise ValueError(f"num_beams: beams are known at the end only; expected 1, got {wanted.num_beams}")
-        return self._steps(np.repeat(prompts, wanted.rows, 0), mask, wanted, Ends(wanted, tokenizer), _random(seed))
+        return self._steps(np.repeat(prompts, wanted.rows, 0), reader, wanted, Ends(wanted, tokenizer), _random(seed))
 
     def _prepare(
-        self, input_ids: Any, attention_mask: Any, given: GenerationConfig | None, said: dict[str, Any],
-    ) -> tuple[np.ndarray, np.ndarray | None, Settings]:
-        """Prompts (B, T), the mask of their padding or None, and the settings; all checked."""
+        self, input_ids: Any, inputs: Any, attention_mask: Any, token_type_ids: Any, given: GenerationConfig | None,
+        said: dict[str, Any],
+    ) -> tuple[np.ndarray, Reader, Settings]:
+        """Prompts (B, T), what reads them, and the settings; all checked."""
         own = self.generation_config
+        if input_ids is not None and inputs is not None:
+            raise ValueError("inputs: expected None beside input_ids, it is another name of the same")
+        input_ids = inputs if input_ids is None else input_ids
         if input_ids is None:
             start = said.get("bos_token_id", own.bos_token_id)
             if start is None:
@@ -175,6 +189,9 @@ class GenerationMixin:
         prompts = np.atleast_2d(token_numbers(numbers(input_ids, "input_ids"), self.config.vocab_size))
         if prompts.size == 0:
             raise ValueError(f"input_ids: expected prompts of at least one token, got shape {prompts.shape}")
+        types = None if token_type_ids is None else np.atleast_2d(numbers(token_type_ids, "token_type_ids"))
+        if types is not None and types.shape != prompts.shape:
+            raise ValueError(f"token_type_ids: expected shape {prompts.shape}, as input_ids, got {types.shape}")
         settings = merge(own, given, said, prompts.shape[1])
         mask = _mask(attention_mask, prompts, settings)
         longest = prompts.shape[1] if mask is None else int((mask != 0).sum(1).max())
@@ -189,17 +206,16 @@ class GenerationMixin:
                     warnings.warn(f"max_new_tokens: {new} after a prompt of {longest} tokens are more than the model's context of "
                                   f"{self.context}; the text ends with the context", stacklevel=3)
                 settings.max_length = room
-        return prompts, mask, settings
+        return prompts, Reader(self, settings.max_length - 1, mask, types), settings
 
     def _steps(
-        self, rows: np.ndarray, mask: np.ndarray | None, settings: Settings, ends: Ends, random: np.random.Generator,
+        self, rows: np.ndarray, reader: Reader, settings: Settings, ends: Ends, random: np.random.Generator,
         kept: dict[str, list[Any]] | None = None,
     ) -> Iterator[np.ndarray]:
         """The next token of each row (R,), until all have ended. rows: (R, T), every prompt as often as there are results of it."""
         length, times = rows.shape[1], settings.rows
         texts = np.empty((len(rows), settings.max_length), np.int64)
         texts[:, :length] = rows
-        reader = Reader(self, settings.max_length - 1, mask)
         logits = np.repeat(reader.read(rows[::times]), times, 0)
         reader.repeat(times)
         change = processors(settings, reader.padding)
@@ -218,11 +234,10 @@ class GenerationMixin:
             logits = reader.read(tokens[:, None])
 
     def _beams(
-        self, prompts: np.ndarray, mask: np.ndarray | None, settings: Settings, ends: Ends, random: np.random.Generator,
+        self, prompts: np.ndarray, reader: Reader, settings: Settings, ends: Ends, random: np.random.Generator,
         kept: dict[str, list[Any]],
     ) -> Any:
         search = BeamSearch(prompts, settings, random)
-        reader = Reader(self, settings.max_length - 1, mask)
         logits = np.repeat(reader.read(prompts), settings.num_beams, 0)
         reader.repeat(settings.num_beams)
         change = processors(settings, reader.padding)
@@ -279,7 +294,7 @@ def _mask(attention_mask: Any, prompts: np.ndarray, settings: Settings) -> np.nd
             return None
         mask = (prompts != settings.pad).astype(np.int64)
     else:
-        given = attention_mask.numpy() if isinstance(attention_mask, bpnn.Tensor) else np.asarray(attention_mask)
+        given = array_of(attention_mask, "attention_mask")
         mask = np.atleast_2d(given != 0).astype(np.int64)
         if mask.shape != prompts.shape:
             raise ValueError(f"attention_mask: expected shape {prompts.shape}, got {given.shape}")
