@@ -68,7 +68,7 @@ def test_other_names_of_roberta(tmp_path, kind):
     model = models.AutoModelForMaskedLM.from_pretrained(folder)
     assert type(model) is models.RobertaForMaskedLM
     model.save_pretrained(tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "config.json").read_text())["model_type"] == "roberta"
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["model_type"] == kind
 
 
 def test_llama2c(data_dir):

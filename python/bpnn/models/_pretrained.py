@@ -11,6 +11,7 @@ Parameters carry the names and shapes that they have in Hugging Face's files.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,20 @@ import numpy as np
 import bpnn
 from bpnn import nn
 from bpnn.nn import init
-from bpnn.pretrained import PretrainedConfig, Weights, load_into, open_pretrained, save_weights
+from bpnn.pretrained import PretrainedConfig, Weights, load_into, open_pretrained, resolve, save_weights, write_config
+from bpnn.pretrained.loading import matches
+
+from ._token_tables import TokenTables
+
+# Keys of a configuration that files seldom have, and that may be given all the same
+COMMON_KEYS = ("num_labels", "output_attentions", "output_hidden_states", "return_dict", "use_cache")
+# Options of transformers' loader, and what may be said as it changes nothing here; None: anything
+EMPTY_OPTIONS: Mapping[str, Sequence[Any] | None] = {
+    "attn_implementation": None, "device_map": (None, "cpu", "auto", {"": "cpu"}), "force_download": (None, False),
+    "low_cpu_mem_usage": None, "output_loading_info": (None, False), "quantization_config": (None,), "resume_download": None,
+    "subfolder": (None, ""), "token": None, "trust_remote_code": (None, False), "use_safetensors": (None, True), "variant": (None,),
+    "weights_only": None,
+}
 
 
 @dataclass(kw_only=True)
@@ -87,7 +101,7 @@ def _labels(count: int) -> dict[str, Any]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
-class PreTrainedModel(nn.Module):
+class PreTrainedModel(TokenTables, nn.Module):
     """The base of pretrained models; see the head of this file for what a subclass declares."""
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
@@ -168,27 +182,39 @@ class PreTrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | os.PathLike[str], *, config: ModelConfig | None = None, revision: str | None = None,
-        local_files_only: bool | None = None, dtype: Any = None, **changes: Any,
+        local_files_only: bool | None = None, cache_dir: str | os.PathLike[str] | None = None, dtype: Any = None,
+        torch_dtype: Any = None, ignore_mismatched_sizes: bool = False, **changes: Any,
     ) -> Self:
         """The model of a Hugging Face folder, a name of the hub, a GGUF file or llama2.c's `.bin`, ready to use (`eval()`).
 
-        config: instead of the file's. changes: keys of the configuration, such as `num_labels=3`. dtype: float32 (the default,
-        whatever the file has) or float64. revision, local_files_only: see `bpnn.pretrained.resolve`.
+        config: instead of the file's. changes: keys of the configuration, such as `num_labels=3`; options of transformers' loader
+        that change nothing here, such as `device_map="cpu"`, are left out. dtype, or torch_dtype: float32 (the default, also
+        "auto", whatever the file has) or float64. revision, local_files_only, cache_dir: see `bpnn.pretrained.resolve`.
 
-        A head that the file lacks gets starting values, with a warning that names it; a head that the model lacks is left out.
-        Raises one `RuntimeError` that names the file and every other tensor that is missing, unexpected or has another shape;
-        `ValueError` for another architecture.
+        A head that the file lacks gets starting values, with a warning that names it; with `ignore_mismatched_sizes` also a head
+        of another size. A head that the model lacks is left out. Raises one `RuntimeError` that names the file and every other
+        tensor that is missing, unexpected or has another shape; `ValueError` for another architecture, dtype or option; `TypeError`
+        naming a key that neither the configuration nor the file has.
         """
-        source = open_pretrained(name_or_path, revision=revision, local_files_only=local_files_only)
+        kind = real_type(torch_dtype if dtype is None else dtype)
+        changes = _without_options(changes)
+        path = resolve(name_or_path, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+        source = open_pretrained(path)
         if config is None:
+            known = {*cls.config_class.__dataclass_fields__, *cls.config_class.aliases, *source.config, *COMMON_KEYS}
+            if unknown := sorted({*changes} - known):
+                raise TypeError(
+                    f"{', '.join(unknown)}: neither an option of from_pretrained nor a key of {cls.config_class.__name__} "
+                    f"or {source.path}"
+                )
             config = cls.config_class.from_dict(source.config, source=source.path, **changes)
         elif changes:
             raise TypeError(f"config: with a configuration given, expected no other keys, got {', '.join(changes)}")
         with init.skip_init():
             model = cls(config)
-        if dtype is not None:
-            model.to(dtype)
-        model.load_file(source.weights)
+        if kind is not None:
+            model.to(kind)
+        model.load_file(source.weights, ignore_mismatched_sizes)
         model.came_from(source.path)
         return model.eval()
 
@@ -196,28 +222,32 @@ class PreTrainedModel(nn.Module):
         """A place to read what else lies beside the weights; `path` is the folder or file that they were read from."""
 
     @bpnn.no_grad()
-    def load_file(self, weights: Weights) -> None:
+    def load_file(self, weights: Weights, ignore_mismatched_sizes: bool = False) -> None:
         """Copy a file's tensors into the parameters; see `from_pretrained`."""
         cls, config = type(self), self.config
+        prefix = self.base_model_prefix + "." if self.base_model_prefix else ""
         kinds: dict[str, str] = {}
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items() if matches(name, self.heads)}
+        misfits: set[str] = set()
 
         def rename(name: str) -> str | None:
             own = cls.own_name(name, config)
-            if own is not None:
-                kinds[own] = weights.kind(name) if name in weights else ""
+            if own is None:
+                return None
+            if ignore_mismatched_sizes and name in weights and shapes.get(own) not in (None, weights.entries[name].shape):
+                misfits.add(own)
+                return None
+            kinds[own] = weights.kind(name) if name in weights else ""
             return own
 
-        prefix = self.base_model_prefix + "." if self.base_model_prefix else ""
         done = load_into(
             self, weights, rename=rename, prefixes=[prefix] if prefix else (), ignore=[*self.ignored, *self.heads],
             optional=self.heads,
         )
         modules, missing = dict(self.named_modules()), list(done.missing)
         if missing:
-            warnings.warn(
-                f"{weights.path}: has no {', '.join(missing)}: new numbers were drawn; train the model before you use it",
-                stacklevel=3,
-            )
+            told = [f"{name} of this size" if name in misfits else name for name in missing]
+            _warn(f"{weights.path}: has no {', '.join(told)}: new numbers were drawn; train the model before you use it")
             for name in dict.fromkeys(item.rpartition(".")[0] for item in missing):
                 own = modules[name]._parameters.items()  # of these some may have been read: a head's matrix tied to the embedding
                 read = [(p, p.clone()) for key, p in own if p is not None and f"{name}.{key}".lstrip(".") not in missing]
@@ -249,14 +279,41 @@ class PreTrainedModel(nn.Module):
                 kinds[name] = kind
         told = set(kinds.values()) if len(kinds) == len(self.state_dict()) else set()
         config["dtype"] = told.pop() if len(told) == 1 else str(np.dtype(next(iter(self.parameters())).dtype))
-        from bpnn.pretrained import write_config
-
         files = save_weights(
             self, folder, rename=lambda name: type(self).file_name(name, self.config), dtype=kinds,
             max_shard_size=max_shard_size,
         )
         write_config(folder, config)
         return files
+
+
+def real_type(dtype: Any) -> Any:
+    """float32 or float64 by any of its names; None, which is "auto" too, for the default. Raises `ValueError` for the rest."""
+    if dtype is None or (isinstance(dtype, str) and dtype == "auto"):
+        return None
+    try:
+        kind = np.dtype(str(dtype).removeprefix("torch.") if type(dtype).__module__ == "torch" else dtype)
+    except TypeError:
+        kind = None
+    if kind not in (np.float32, np.float64):
+        raise ValueError(f"dtype: expected float32, float64 or 'auto', got {dtype!r}")
+    return kind
+
+
+def _without_options(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not among `EMPTY_OPTIONS`; `ValueError` for an option that asks for what is not there."""
+    for name, allowed in EMPTY_OPTIONS.items():
+        if allowed is not None and name in changes and changes[name] not in allowed:
+            raise ValueError(f"{name}: expected {' or '.join(map(repr, allowed))}, got {changes[name]!r}")
+    return {key: value for key, value in changes.items() if key not in EMPTY_OPTIONS}
+
+
+def _warn(message: str) -> None:
+    """A warning that points at the line that called into bpnn."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("bpnn", "bpcore", "contextlib"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def _lossless(array: np.ndarray, kind: str) -> bool:

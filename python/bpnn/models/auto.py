@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from bpnn.pretrained import Source, open_pretrained, read_config, resolve
 
 from ._pretrained import ModelConfig, PreTrainedModel
+from .roberta import RobertaConfig
 
 __all__ = [
     "AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForImageClassification", "AutoModelForMaskedLM",
@@ -32,11 +33,12 @@ CONFIGS: dict[str, Place] = {
     "transformer": ("transformer", "TransformerConfig"),
     "vit": ("vit", "ViTConfig"),
 }
-SAME_AS = {"camembert": "roberta", "xlm-roberta": "roberta"}  # another name for the same model
+SAME_AS = dict.fromkeys(RobertaConfig.also, RobertaConfig.model_type)  # another name for the same model
 
 
 def _config_class(model_type: Any, path: str) -> type[ModelConfig]:
     """The configuration's class; `ValueError` naming the file for a type that is not known."""
+    model_type = SAME_AS.get(model_type, model_type) if isinstance(model_type, str) else model_type
     if not isinstance(model_type, str) or model_type not in CONFIGS:
         said = "has no model_type" if model_type is None else f"model_type is {model_type!r}, of which bpnn has no model"
         raise ValueError(f"{path}: {said}; it knows {', '.join(sorted({*CONFIGS, *SAME_AS}))}")
@@ -49,10 +51,7 @@ def _find(place: Place) -> Any:
 
 
 def _config(content: Mapping[str, Any], path: str, changes: Mapping[str, Any]) -> ModelConfig:
-    kind = content.get("model_type")
-    if isinstance(kind, str):
-        kind = SAME_AS.get(kind, kind)
-    return _config_class(kind, path).from_dict({**content, "model_type": kind}, source=path, **changes)
+    return _config_class(content.get("model_type"), path).from_dict(content, source=path, **changes)
 
 
 class AutoConfig:
@@ -86,27 +85,28 @@ class _Auto:
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | os.PathLike[str], *, config: ModelConfig | None = None, revision: str | None = None,
-        local_files_only: bool | None = None, dtype: Any = None, **changes: Any,
+        local_files_only: bool | None = None, cache_dir: str | os.PathLike[str] | None = None, **options: Any,
     ) -> PreTrainedModel:
-        """The model of a folder, a name of the hub, a GGUF file or llama2.c's `.bin`; see `PreTrainedModel.from_pretrained`.
+        """The model of a folder, a hub's name, a GGUF file or llama2.c's `.bin`; options: see `PreTrainedModel.from_pretrained`.
 
         Raises `ValueError` naming the file and the `model_type` where bpnn has no such model, or none for this task.
         """
-        source = open_pretrained(name_or_path, revision=revision, local_files_only=local_files_only)
-        if config is None:
-            config, changes = _config(source.config, _said_by(source), changes), {}
-        return cls._class_of(config, _said_by(source)).from_pretrained(source.path, config=config, dtype=dtype, **changes)
+        path = resolve(name_or_path, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
+        source = open_pretrained(path)
+        said_by = _said_by(source)
+        kind = _config_class(source.config.get("model_type"), said_by).model_type if config is None else config.model_type
+        return cls._class_of(kind, said_by).from_pretrained(path, config=config, **options)
 
     @classmethod
     def from_config(cls, config: ModelConfig | Mapping[str, Any], **changes: Any) -> PreTrainedModel:
         """A model with starting values, of a configuration or the content of a `config.json`."""
         content = config.to_dict() if isinstance(config, ModelConfig) else config
         made = config if isinstance(config, ModelConfig) and not changes else _config(content, "config", changes)
-        return cls._class_of(made, "config").from_config(made)
+        return cls._class_of(made.model_type, "config").from_config(made)
 
     @classmethod
-    def _class_of(cls, config: ModelConfig, path: str) -> type[PreTrainedModel]:
-        kind = config.model_type
+    def _class_of(cls, kind: str, path: str) -> type[PreTrainedModel]:
+        kind = SAME_AS.get(kind, kind)
         if kind in cls.classes:
             return _find(cls.classes[kind])
         others = [other.__name__ for other in _TASKS if kind in other.classes]

@@ -22,9 +22,10 @@ from bpnn.pretrained.safetensors_file import read_json
 from bpnn.utils._files import write_text
 
 from ._encoder import BareEncoder
+from .roberta import RobertaConfig
 
 POOLINGS = ("mean", "cls", "max")
-KINDS = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "xlm-roberta": "Roberta", "camembert": "Roberta"}
+KINDS = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", **dict.fromkeys(RobertaConfig.also, "Roberta")}
 SETTINGS = "sentence_bert_config.json"
 
 
@@ -202,7 +203,7 @@ def _bare(folder: str) -> BareEncoder:
         raise ValueError(f"{source.path}: model_type: expected {', '.join(KINDS)}, got {kind!r}")
     name = KINDS[kind]
     module = import_module(f"bpnn.models.{name.lower()}")
-    config = getattr(module, f"{name}Config").from_dict({**source.config, "model_type": name.lower()}, source=source.path)
+    config = getattr(module, f"{name}Config").from_dict(source.config, source=source.path)
     given = {} if name == "DistilBert" else {"add_pooling_layer": False}
     with init.skip_init():
         model = getattr(module, f"{name}Model")(config, **given)

@@ -90,7 +90,7 @@ class PretrainedConfig(metaclass=AnyKey):
 
     @classmethod
     def fields_of(cls, *given: Mapping[str, Any], source: str) -> dict[str, Any]:
-        """The fields for some keys, `extra` among them; of several tables the later go first. See `from_dict` for what it raises."""
+        """The fields for some keys, `extra` among them; of several tables the later go first. Raises as `from_dict` does."""
         hints = typing.get_type_hints(cls)
         fields = {item.name for item in dataclasses.fields(cls)} - {"extra"}
         values: dict[str, Any] = {}

@@ -53,9 +53,12 @@ def save_weights(
     parts = _parts({item: chosen[item][0].size * _width(chosen[item][1]) for item in order}, max_shard_size)
     single = os.path.join(os.fspath(folder), f"{name}.safetensors")
     index = os.path.join(os.fspath(folder), name + INDEX_SUFFIX)
+    older = _listed(index)
     if len(parts) == 1:
         _write(single, chosen, parts[0], header)
         _remove(index)
+        for file in older:
+            _remove(os.path.join(os.fspath(folder), file))
         return [os.path.basename(single)]
     places: dict[str, str] = {}
     files = [f"{name}-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
@@ -65,7 +68,19 @@ def save_weights(
     total = sum(array.size * _width(kind) for array, kind in chosen.values())
     write_text(index, json.dumps({"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}, indent=2) + "\n")
     _remove(single)
+    for file in older - set(files):
+        _remove(os.path.join(os.fspath(folder), file))
     return files
+
+
+def _listed(index: str) -> set[str]:
+    """The files beside an index that it lists, if there is one."""
+    try:
+        with open(index, encoding="utf-8") as file:
+            names = set(json.load(file)["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    return {name for name in names if isinstance(name, str) and os.path.basename(name) == name and name.endswith(".safetensors")}
 
 
 def _remove(path: str) -> None:
