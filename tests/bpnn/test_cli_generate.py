@@ -1,5 +1,6 @@
 """`bpnn generate`: what a model writes on the terminal."""
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,18 @@ def test_what_is_wrong_is_said(folder, tmp_path):
     fails(bpnn("generate", folder, "x", "--greedy", "--top-k", "4"), "--greedy")
     fails(bpnn("generate", folder, "x", "--no-chat", "--system", "y"), "--system")
     assert bpnn("generate", folder, "x", "--max-new-tokens", "0").returncode == 2
+
+
+def test_broken_weights_are_said(folder, tmp_path):
+    """No traceback where the scores are NaN."""
+    from bpnn.models.gpt2 import GPT2LMHeadModel
+
+    shutil.copytree(folder, tmp_path / "broken")
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    model.transformer.ln_f.weight.detach().fill_(float("nan"))
+    model.save_pretrained(tmp_path / "broken")
+    done = bpnn("generate", tmp_path / "broken", "x", "--no-chat", "--sample", "--max-new-tokens", "4")
+    fails(done, "logits: expected finite numbers to draw a token from, got NaN")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

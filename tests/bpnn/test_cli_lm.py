@@ -104,6 +104,27 @@ def test_predict(runs):
     fails(bpnn("predict", "done", "", cwd=runs), "INPUT: expected a text to go on with")
 
 
+def test_texts_longer_than_the_context():
+    """As many tokens as asked for, the same each time; up to the context those of `generate`."""
+    import bpnn as package
+    from bpnn.cli.lm_training import continue_text
+    from bpnn.models.gpt2 import GPT2Config, GPT2LMHeadModel
+
+    package.manual_seed(0)
+    sizes = {"vocab_size": 20, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "initializer_range": 0.4}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None))
+    for length in (1, 7, 16, 30):
+        prompt = np.arange(length) % 20
+        found = list(continue_text(model, prompt, 40, seed=3))
+        assert len(found) == 40 and found == list(continue_text(model, prompt, 40, seed=3))
+        assert found != list(continue_text(model, prompt, 40, seed=4))
+        kept = prompt if length < 16 else prompt[-8:]
+        want = model.eval().generate([kept], max_new_tokens=16 - len(kept), do_sample=True, temperature=0.8, top_k=0, seed=3)
+        assert found[: 16 - len(kept)] == want.numpy()[0, len(kept) :].tolist()
+        assert list(continue_text(model.train(), prompt, 40, top_k=1)) == list(continue_text(model, prompt, 40, temperature=0))
+        assert model.training
+
+
 def test_the_model_is_a_pretrained_one(runs):
     """What `from_pretrained` reads gives the loss that the run reports."""
     pytest.importorskip("tokenizers")

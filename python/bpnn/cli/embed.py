@@ -17,8 +17,8 @@ from .errors import CliError
 NAME = "embed"
 HELP = "turn texts into vectors with a pretrained model"
 DESCRIPTION = (
-    "Turn each line of FILE into a vector, so that texts of like meaning get vectors of like direction. MODEL: a folder or a name "
-    "of the Hugging Face hub, of a model of sentence-transformers or another BERT, RoBERTa or DistilBERT."
+    "Turn each line of FILE into a vector, so that texts of similar meaning get vectors of similar direction. MODEL: a folder or a "
+    "name of the Hugging Face hub, of a model of sentence-transformers or of any other BERT, RoBERTa or DistilBERT."
 )
 FORMATS = (".npy", ".csv", ".jsonl")
 
@@ -28,8 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="texts in UTF-8, one a line; - for standard input")
     parser.add_argument(
         "--out", metavar="FILE", help=(
-            "where to write: .npy (an array of float32, a row a text), .csv (a line of numbers a text) or .jsonl (text and "
-            "vector); default: the lines of .jsonl to standard output"
+            "where to write: .npy (float32, a row for each text), .csv (a line of numbers for each text) or .jsonl (text and "
+            "vector); default: the lines of .jsonl, to standard output"
         ),
     )
     parser.add_argument("--batch-size", type=ranged(int, 1), default=32, metavar="N", help="texts at a time (default 32)")

@@ -14,19 +14,21 @@ NAME = "generate"
 HELP = "let a language model write on, or answer"
 DESCRIPTION = (
     "Print what a model writes after PROMPT, as it comes. MODEL: a model folder or a name of the Hugging Face hub (GPT-2, LLaMA, "
-    "Mistral, Qwen2, SmolLM), a .gguf file, or llama2.c's .bin with its tokenizer beside it. A model that was trained to talk (its "
-    "tokenizer has a chat template) answers PROMPT; --no-chat makes it go on with the text. Without an option that says how "
-    "to choose tokens, the most probable one is taken, unless the model's generation_config.json says otherwise."
+    "Mistral, Qwen2, SmolLM), a .gguf file, llama2.c's .bin with its tokenizer beside it, or a run of bpnn train lm. A model that "
+    "was trained to talk (its tokenizer has a chat template) answers PROMPT; --no-chat makes it go on with the text. Without an "
+    "option that says how to choose tokens, the most probable one is taken, unless the model's generation_config.json says otherwise."
 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add, one = parser.add_argument, ranged(float, 0, 1)
-    add("model", metavar="MODEL", help="a folder, a file or a name on the hub")
+    add("model", metavar="MODEL", help="a folder, a file or a name of the hub")
     add("prompt", metavar="PROMPT", nargs="?", help="the text to go on with, or to answer; - reads standard input")
     add("--max-new-tokens", type=ranged(int, 1), default=100, metavar="N", help="write at most so many tokens (default 100)")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--sample", action="store_true", help="draw tokens by their probabilities; the three options below imply it")
+    how.add_argument(
+        "--sample", action="store_true", help="draw tokens by their probabilities; --temperature, --top-k and --top-p imply it"
+    )
     how.add_argument("--greedy", action="store_true", help="take the most probable token")
     add("--temperature", type=ranged(float, 0), metavar="T", help="below 1 more probable, above 1 more varied text; 0 is --greedy")
     add("--top-k", type=ranged(int, 0), metavar="K", help="draw among the K most probable tokens (default 50; 0: all)")
@@ -37,8 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--stop", action="append", metavar="TEXT", help="end before TEXT comes; may be given several times")
     add("--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template, or do not")
     add("--system", metavar="TEXT", help="what a talking model is told first about its part")
-    add("--echo", action="store_true", help="print the prompt too")
-    add("--tokenizer", metavar="PLACE", help="where the tokenizer is, if not with the model")
+    add("--echo", action="store_true", help="print the prompt first")
+    add("--tokenizer", metavar="PLACE", help="folder, file or hub name of the tokenizer, if not with the model")
     add("--verbose", action="store_true", help="tell the tokens a second, on standard error")
 
 
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         ids = _encode(options, tokenizer)
         model = AutoModelForCausalLM.from_pretrained(options.model)
         _write(model, tokenizer, ids, settings, options)
-    except (ValueError, TypeError, IndexError, RuntimeError, ImportError) as error:
+    except (ValueError, TypeError, IndexError, RuntimeError, ImportError, FloatingPointError) as error:
         raise CliError(str(error)) from error
     return 0
 

@@ -6,6 +6,7 @@ import os
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,24 +52,41 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--vocab-size", type=ranged(int, 257), metavar="N", help="of bpe: how many pieces (default 4096)")
 
     model = parser.add_argument_group("model")
-    model.add_argument("--layers", type=ranged(int, 1), default=6, metavar="N", help="default 6")
-    model.add_argument("--width", type=ranged(int, 1), default=384, metavar="N", help="numbers a token (default 384)")
-    model.add_argument("--heads", type=ranged(int, 1), default=6, metavar="N", help="of attention; divides the width (default 6)")
+    model.add_argument("--layers", type=ranged(int, 1), default=6, metavar="N", help="blocks of attention and MLP (default 6)")
+    model.add_argument(
+        "--width", type=ranged(int, 1), default=384, metavar="N", help="features of a token; a multiple of the heads (default 384)"
+    )
+    model.add_argument("--heads", type=ranged(int, 1), default=6, metavar="N", help="of attention, in each layer (default 6)")
     model.add_argument("--context", type=ranged(int, 2), default=256, metavar="N", help="tokens that the model sees (default 256)")
-    model.add_argument("--dropout", type=ranged(float, 0, 0.99), default=0.1, metavar="P", help="default 0.1")
+    model.add_argument(
+        "--dropout", type=ranged(float, 0, 0.99), default=0.1, metavar="P", help="of embeddings, attention and layers (default 0.1)"
+    )
 
     training = parser.add_argument_group("training")
-    training.add_argument("--lr", type=ranged(float, 0, above=True), default=1e-3, help="the peak learning rate (default 0.001)")
     training.add_argument(
-        "--final-lr", type=ranged(float, 0, 1), default=0.0, metavar="SHARE", help="of the peak, at the end (default 0)"
+        "--lr", type=ranged(float, 0, above=True), default=1e-3, metavar="RATE", help="the peak learning rate (default 0.001)"
     )
-    training.add_argument("--warmup", type=ranged(int, 0), default=100, metavar="STEPS", help="of a linear rise (default 100)")
+    training.add_argument(
+        "--final-lr", type=ranged(float, 0, 1), default=0.0, metavar="SHARE",
+        help="the rate at the end, as a share of the peak (default 0)",
+    )
+    training.add_argument(
+        "--warmup", type=ranged(int, 0), default=100, metavar="STEPS", help="in which the rate rises from 0 (default 100)"
+    )
     training.add_argument("--weight-decay", type=ranged(float, 0), default=0.1, metavar="W", help="of matrices (default 0.1)")
-    training.add_argument("--clip", type=ranged(float, 0), default=1.0, metavar="NORM", help="of the gradient; 0: none (default 1)")
-    training.add_argument("--batch-size", type=ranged(int, 1), default=8, metavar="N", help="windows of the text (default 8)")
+    training.add_argument(
+        "--clip", type=ranged(float, 0), default=1.0, metavar="NORM", help="the largest norm of the gradient; 0: any (default 1)"
+    )
+    training.add_argument(
+        "--batch-size", type=ranged(int, 1), default=8, metavar="N", help="windows of the text a batch (default 8)"
+    )
     training.add_argument("--accumulate", type=ranged(int, 1), default=1, metavar="N", help="batches a step (default 1)")
-    training.add_argument("--steps", type=ranged(int, 1), help=f"default {STEPS}, without limit where --minutes are given")
-    training.add_argument("--epochs", type=ranged(float, 0, above=True), help="instead of steps: how often to read the text")
+    training.add_argument(
+        "--steps", type=ranged(int, 1), metavar="N", help=f"how many (default {STEPS}, without limit where --minutes are given)"
+    )
+    training.add_argument(
+        "--epochs", type=ranged(float, 0, above=True), metavar="N", help="instead of steps: how often to read the text"
+    )
     training.add_argument(
         "--minutes", type=ranged(float, 0, above=True), metavar="M",
         help="stop after so much time, evaluations included; the learning rate is at its end then",
@@ -356,6 +374,8 @@ def evaluate(run: Run, data: str | None) -> str:
 
 def predict(run: Run, prompts: list[str]) -> None:
     """Print each prompt, or standard input as one, and how the model goes on, as it writes; `bpnn generate` has options."""
+    from bpnn.models.generation import TextStream
+
     o = argparse.Namespace(**run.config["options"])
     vocabulary, model = load_vocabulary(run), load_model(run)
     for number, prompt in enumerate(prompts or [sys.stdin.read()]):
@@ -366,12 +386,12 @@ def predict(run: Run, prompts: list[str]) -> None:
         if not len(tokens):
             raise CliError("INPUT: expected a text to go on with, got an empty one")
         print("\n" * (number > 0) + prompt, end="", flush=True)
-        found: list[int] = []
-        shown = ""
-        for token in continue_text(model, tokens, o.sample_length, seed=o.seed, temperature=o.temperature, top_k=o.top_k):
-            found.append(token)
-            text = vocabulary.decode(found)
-            if not text.endswith("\ufffd"):  # the rest of a character is to come
-                print(text[len(shown) :], end="", flush=True)
-                shown = text
-        print()
+        text = TextStream(SimpleNamespace(decode=lambda tokens, skip_special_tokens: vocabulary.decode(tokens)))
+        text.begin(tokens)
+        try:
+            for token in continue_text(model, tokens, o.sample_length, seed=o.seed, temperature=o.temperature, top_k=o.top_k):
+                print(text.put(token), end="", flush=True)
+        except FloatingPointError as error:
+            raise CliError(f"{run.folder}: {error}") from error
+        finally:
+            print(text.end(), flush=True)

@@ -178,37 +178,23 @@ def text_scores(model: Any, tokens: np.ndarray, characters: int, context: int, b
     }
 
 
-def draw(scores: np.ndarray, rng: np.random.Generator, temperature: float, top_k: int | None) -> int:
-    """A token by its scores (V,): the likeliest at temperature 0, else by chance, among the `top_k` likeliest."""
-    if temperature == 0:
-        return int(scores.argmax())
-    scores = scores.astype(np.float64) / temperature
-    if top_k is not None and top_k < len(scores):
-        scores[scores < np.partition(scores, -top_k)[-top_k]] = -np.inf
-    chances = np.exp(scores - scores.max())
-    return int(rng.choice(len(scores), p=chances / chances.sum()))
-
-
 def continue_text(
     model: Any, prompt: np.ndarray, count: int, *, seed: int = 0, temperature: float = 0.8, top_k: int | None = None
 ) -> Iterable[int]:
     """`count` tokens after those of `prompt` (at least one), one at a time. Where the context is full, half of it is read anew."""
-    from bpnn.models._cache import KeyValueCache
-
-    rng, context = np.random.default_rng(seed), model.config.n_positions
-    tokens, fresh = [int(token) for token in prompt], 0
+    choice = {"do_sample": True, "temperature": temperature, "top_k": top_k or 0} if temperature else {"do_sample": False}
+    context, tokens, made = model.config.n_positions, [int(token) for token in prompt], 0
     training = model.training
-    cache = KeyValueCache(context)
     model.eval()
     try:
-        for _ in range(count):
-            if cache.length + len(tokens) - fresh > context:
-                cache, fresh = KeyValueCache(context), max(len(tokens) - max(context // 2, 1), 0)
-            with bpnn.no_grad():
-                output = model(np.array([tokens[fresh:]]), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            fresh = len(tokens)
-            tokens.append(draw(output.logits.numpy()[0, -1], rng, temperature, top_k))
-            yield tokens[-1]
+        while made < count:
+            if len(tokens) >= context:
+                tokens = tokens[-max(context // 2, 1) :]
+            new = min(count - made, context - len(tokens))
+            for (token,) in model.stream([tokens], max_new_tokens=new, eos_token_id=None, seed=seed + made, **choice):
+                tokens.append(int(token))
+                made += 1
+                yield tokens[-1]
     finally:
         model.train(training)
 
