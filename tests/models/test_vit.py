@@ -176,7 +176,7 @@ def test_processor_of_gray_and_transparent_pictures():
         np.testing.assert_array_equal(processor(form).pixel_values.numpy(), want)
     of_one = ViTImageProcessor(size=8, image_mean=[0.1], image_std=[1.0])
     assert of_one(gray).pixel_values.shape == (1, 1, 8, 8)
-    with pytest.raises(ValueError, match=r"images: expected 3 channels \(image_mean\), or gray, got a picture of shape \(5, 9, 12\)"):
+    with pytest.raises(ValueError, match=r"images: expected 3 channels \(image_mean\), or gray, got .* \(5, 9, 12\)"):
         processor(np.zeros((5, 9, 12), np.uint8))
 
 

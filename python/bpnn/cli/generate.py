@@ -16,7 +16,8 @@ DESCRIPTION = (
     "Print what a model writes after PROMPT, as it comes. MODEL: a model folder or a name of the Hugging Face hub (GPT-2, LLaMA, "
     "Mistral, Qwen2, SmolLM), a .gguf file, llama2.c's .bin with its tokenizer beside it, or a run of bpnn train lm. A model that "
     "was trained to talk (its tokenizer has a chat template) answers PROMPT; --no-chat makes it go on with the text. Without an "
-    "option that says how to choose tokens, the most probable one is taken, unless the model's generation_config.json says otherwise."
+    "option that says how to choose tokens, the most probable one is taken, unless the model's generation_config.json says "
+    "otherwise."
 )
 
 

@@ -61,8 +61,10 @@ class ViTImageProcessor:
     def __call__(self, images: Any, *, return_tensors: str | None = None) -> ModelOutput:
         """`output.pixel_values` of one picture or a list of them.
 
-        A picture: of Pillow (made RGB, or gray for one channel), or an array or Tensor (H, W, C), (C, H, W) or (H, W), of bytes or floating-point. Gray is
-        repeated for each channel of `image_mean`; the fourth channel of RGBA is dropped. An array of four axes is a batch.
+        A picture: of Pillow (made RGB, or gray for one channel), or an array or Tensor (H, W, C), (C, H, W) or (H, W), of bytes or
+        floating-point. Gray is repeated for each channel of `image_mean`; the fourth channel of RGBA is dropped. An array of four
+        axes is a batch.
+
         return_tensors: "np" for an array, "bp" or None for a Tensor.
         """
         if return_tensors not in (None, "bp", "np"):
