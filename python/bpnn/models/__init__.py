@@ -33,6 +33,7 @@ if _TYPE_CHECKING:
     )
     from .generation import GenerationConfig, TextStream, TextStreamer
     from .gpt2 import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
+    from .image_processing import AutoImageProcessor, ViTImageProcessor
     from .llama import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
     from .mistral import MistralConfig, MistralForCausalLM, MistralForSequenceClassification, MistralModel
     from .qwen2 import Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification, Qwen2Model
@@ -42,7 +43,7 @@ if _TYPE_CHECKING:
     )
     from .sentence import SentenceEncoder
     from .transformer import TransformerConfig, TransformerForConditionalGeneration, TransformerModel
-    from .vit import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
+    from .vit import ViTConfig, ViTForImageClassification, ViTModel
 
 # The file of this folder that has a name which importing the package does not pay for
 _PLACES = {
@@ -61,6 +62,7 @@ _PLACES = {
     ),
     "generation": ("GenerationConfig", "TextStream", "TextStreamer"),
     "gpt2": ("GPT2Config", "GPT2ForSequenceClassification", "GPT2LMHeadModel", "GPT2Model"),
+    "image_processing": ("AutoImageProcessor", "ViTImageProcessor"),
     "llama": ("LlamaConfig", "LlamaForCausalLM", "LlamaForSequenceClassification", "LlamaModel"),
     "mistral": ("MistralConfig", "MistralForCausalLM", "MistralForSequenceClassification", "MistralModel"),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification", "Qwen2Model"),
@@ -70,7 +72,7 @@ _PLACES = {
     ),
     "sentence": ("SentenceEncoder",),
     "transformer": ("TransformerConfig", "TransformerForConditionalGeneration", "TransformerModel"),
-    "vit": ("ViTConfig", "ViTForImageClassification", "ViTImageProcessor", "ViTModel"),
+    "vit": ("ViTConfig", "ViTForImageClassification", "ViTModel"),
 }
 _LATER = {name: place for place, names in _PLACES.items() for name in names}
 
