@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,17 @@ def test_declarations_and_types_are_installed():
     for name in ("py.typed", "tensor.pxd", "threads.pxd", "kernels/table.h"):
         assert (core / name).is_file(), name
     assert (importlib.resources.files(bpnn) / "py.typed").is_file()
+
+
+def test_headers_that_declarations_include_are_installed():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["bpcore"]
+    core, found = ROOT / "bpcore", set()
+    waiting = {name for path in core.glob("*.pxd") for name in re.findall(r'extern from "(kernels/.*?)"', path.read_text())}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= {f"kernels/{other}" for other in re.findall(r'#include "(.*?)"', (core / name).read_text())} - found
+    assert found and [name for name in found if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
 
 def test_every_folder_of_the_api_is_a_package():
