@@ -132,7 +132,7 @@ def bleu(translator, pairs, beams):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", nargs="?", help="cmn.txt or a folder that has it (BPNN_DATA)")
-    parser.add_argument("--width", type=int, default=192, help="numbers a token (256)")
+    parser.add_argument("--width", type=int, default=192, help="numbers a token (192)")
     parser.add_argument("--layers", type=int, default=3, help="of encoder and of decoder (3)")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=4000, help="English pieces (4000)")
