@@ -1,7 +1,7 @@
 """Where the time of a step of GPT-2 124M goes: `python bench/shares.py [texts tokens]`, 4 × 256 by default; needs py-spy.
 
 The stack of one thread is looked at a hundred times a second, down into the compiled kernels; each look counts for the first kind
-below of which a function in the stack speaks, the innermost first. With more threads the shares are the same but for waiting.
+below that a function or a file in the stack names. With more threads the shares are the same but for waiting.
 """
 import os
 import re
@@ -15,13 +15,13 @@ import numpy as np
 
 STEPS = 6
 KINDS = {
-    "attention": r"attention|Attention",
-    "softmax and loss": r"head_rows|rows_range",
-    "norms": r"layer_norm|LayerNorm",
-    "optimizer": r"adam|sweep|optim",
-    "embedding": r"embedding|Embedding|sparse",
-    "element-wise": r"gelu|activate|map_backward|map_forward|again|arith|sum_rows|elementwise|accumulate",
-    "products": r"tile_|pack_|gemm|product|linear|Linear|head",
+    "attention": r"bpcore/attention",
+    "products": r"tile_|pack_|gemm_tiles|gemm_axpy|gemm_dot",
+    "softmax and loss": r"bpcore/head",
+    "norms": r"bpcore/layer_norm",
+    "optimizer": r"bpcore/(optim|sweep)",
+    "embedding": r"bpcore/(embedding|sparse)",
+    "element-wise": r"gelu|bpcore/(again|arith|dropout)|sum_rows",
 }
 
 
@@ -44,13 +44,8 @@ def train(texts, tokens):
 
 
 def kind_of(frames):
-    """The kind of a stack, its innermost function first."""
-    for frame in frames:
-        name = frame.split(" (")[0]
-        for kind, pattern in KINDS.items():
-            if re.search(pattern, name):
-                return kind
-    return "overhead"
+    """The kind of a stack of functions."""
+    return next((kind for kind, pattern in KINDS.items() if any(re.search(pattern, frame) for frame in frames)), "overhead")
 
 
 def main():
@@ -65,8 +60,8 @@ def main():
     for line in lines:
         stack, count = line.rsplit(" ", 1)
         frames = stack.split(";")
-        if any(frame.startswith("step (") for frame in frames):
-            counts[kind_of(reversed(frames))] += int(count)
+        if any(re.search(r"\bstep \(", frame) for frame in frames):
+            counts[kind_of(frames)] += int(count)
     total = sum(counts.values())
     for kind, count in counts.most_common():
         print(f"{kind:18} {count / total:6.1%}")
