@@ -7,8 +7,8 @@ first tokens, which are all that the classifier looks at. No dropout, so that th
 from functools import partial
 
 import numpy as np
-from harness import Absent, Job, Rate
-from rivals import pytorch
+from harness import Absent, Rate
+from rivals import drawn, pytorch, training
 
 # 128 sentences of SST-2's training part in BERT's tokens, with [CLS] and [SEP]: mean 23.4, longest 67 (of all 6,920: 23.3 and 67).
 LENGTHS = np.array([
@@ -35,12 +35,7 @@ def arrays():
 
 def weights(name, shape):
     """The same starting values in both libraries, from the parameter's name."""
-    if name.endswith("bias"):
-        return np.zeros(shape, np.float32)
-    if "LayerNorm" in name:
-        return np.ones(shape, np.float32)
-    seed = int.from_bytes(name.encode(), "little") % 2**63
-    return np.random.default_rng(seed).standard_normal(shape, np.float32) * np.float32(0.02)
+    return drawn(name, shape, ["LayerNorm"])
 
 
 def turn(inputs, from_numpy, cut=False):
@@ -60,17 +55,6 @@ def turn(inputs, from_numpy, cut=False):
     return batch
 
 
-def steps(model, optimizer, batch):
-    def step():
-        optimizer.zero_grad()
-        loss = model(**batch()).loss
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return Job(step, lambda loss: {"loss": loss.detach().numpy()})
-
-
 CONFIG = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -81,7 +65,8 @@ def bpnn_job(inputs):
     with bpnn.nn.init.skip_init():
         model = BertForSequenceClassification(BertConfig.from_dict(CONFIG))
     model.load_state_dict({name: bpnn.from_numpy(weights(name, p.shape)) for name, p in model.named_parameters()})
-    return steps(model, bpnn.optim.AdamW(model.parameters(), **ADAMW), turn(inputs, bpnn.from_numpy))
+    batch = turn(inputs, bpnn.from_numpy)
+    return training(bpnn.optim.AdamW(model.parameters(), **ADAMW), lambda: model(**batch()).loss)
 
 
 def torch_job(inputs, cut):
@@ -94,7 +79,8 @@ def torch_job(inputs, cut):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(weights(name, tuple(parameter.shape))))
-    return steps(model, torch.optim.AdamW(model.parameters(), fused=True, **ADAMW), turn(inputs, torch.from_numpy, cut))
+    batch = turn(inputs, torch.from_numpy, cut)
+    return training(torch.optim.AdamW(model.parameters(), fused=True, **ADAMW), lambda: model(**batch()).loss)
 
 
 def test_bert(race, peak):

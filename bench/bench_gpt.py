@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from harness import Absent, Job, Rate
-from rivals import compiled_by, pytorch
+from harness import Absent, Rate
+from rivals import compiled_by, drawn, pytorch, training
 
 ADAMW = {"lr": 3e-4, "betas": (0.9, 0.95), "weight_decay": 0.1}
 # vocabulary, context, width, layers, heads
@@ -32,12 +32,7 @@ def flop(model, texts, length):
 
 def weights(name, shape):
     """The same starting values for all, from a parameter's name in Hugging Face's files, in their layout (Conv1D: in, out)."""
-    if name.endswith("bias"):
-        return np.zeros(shape, np.float32)
-    if ".ln_" in f".{name}":
-        return np.ones(shape, np.float32)
-    seed = int.from_bytes(name.encode(), "little") % 2**63
-    return np.random.default_rng(seed).standard_normal(shape, np.float32) * np.float32(0.02)
+    return drawn(name, shape, [".ln_"])
 
 
 def turn(tokens, from_numpy):
@@ -50,6 +45,16 @@ def turn(tokens, from_numpy):
         return index, batches[index]
 
     return batch
+
+
+def own_loss(model, batch):
+    """The loss that a model makes itself of the next batch; the same call in bpnn and in transformers."""
+
+    def compute():
+        tokens = batch()[1]
+        return model(tokens, labels=tokens).loss
+
+    return compute
 
 
 def config_of(model):
@@ -70,17 +75,7 @@ def bpnn_job(inputs, model):
         for name, parameter in gpt.named_parameters():
             parameter.copy_(bpnn.from_numpy(weights(name.removeprefix("transformer."), tuple(parameter.shape))))
     optimizer = bpnn.optim.AdamW(gpt.parameters(), **ADAMW)
-    batch = turn(inputs["tokens"], bpnn.from_numpy)
-
-    def step():
-        tokens = batch()[1]
-        optimizer.zero_grad()
-        loss = gpt(tokens, labels=tokens).loss
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return Job(step, lambda loss: {"loss": loss.detach().numpy()})
+    return training(optimizer, own_loss(gpt, turn(inputs["tokens"], bpnn.from_numpy)))
 
 
 def torch_job(inputs, model, how="PyTorch"):
@@ -103,15 +98,11 @@ def torch_job(inputs, model, how="PyTorch"):
     if compiler is torch.compile:
         compiled_by(lambda: compute_loss(torch.from_numpy(inputs["tokens"][0]), targets[0]).backward())
 
-    def step():
+    def next_loss():
         index, tokens = batch()
-        optimizer.zero_grad()
-        loss = compute_loss(tokens, targets[index])
-        loss.backward()
-        optimizer.step()
-        return loss
+        return compute_loss(tokens, targets[index])
 
-    return Job(step, lambda loss: {"loss": loss.detach().numpy()})
+    return training(optimizer, next_loss)
 
 
 def transformers_job(inputs, model):
@@ -125,17 +116,7 @@ def transformers_job(inputs, model):
         for name, parameter in gpt.named_parameters():
             parameter.copy_(torch.from_numpy(weights(name.removeprefix("transformer."), tuple(parameter.shape))))
     optimizer = torch.optim.AdamW(gpt.parameters(), fused=True, **ADAMW)
-    batch = turn(inputs["tokens"], torch.from_numpy)
-
-    def step():
-        tokens = batch()[1]
-        optimizer.zero_grad()
-        loss = gpt(tokens, labels=tokens).loss
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return Job(step, lambda loss: {"loss": loss.detach().numpy()})
+    return training(optimizer, own_loss(gpt, turn(inputs["tokens"], torch.from_numpy)))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from harness import Absent, Job, Rate
-from rivals import pytorch
+from bench_gpt import own_loss, turn
+from harness import Absent, Rate
+from rivals import drawn, pytorch, training
 
 ADAMW = {"lr": 3e-4, "betas": (0.9, 0.95), "weight_decay": 0.1}
 # vocabulary, width, inner width, layers, query heads, key-value heads
@@ -29,10 +30,7 @@ def flop(model, texts, length):
 
 def weights(name, shape):
     """The same starting values for both, from a parameter's name."""
-    if "norm" in name:
-        return np.ones(shape, np.float32)
-    seed = int.from_bytes(name.encode(), "little") % 2**63
-    return np.random.default_rng(seed).standard_normal(shape, np.float32) * np.float32(0.02)
+    return drawn(name, shape, ["norm"])
 
 
 def bpnn_job(inputs, model):
@@ -45,7 +43,7 @@ def bpnn_job(inputs, model):
         for name, parameter in llama.named_parameters():
             parameter.copy_(bpnn.from_numpy(weights(name, tuple(parameter.shape))))
     optimizer = bpnn.optim.AdamW(llama.parameters(), **ADAMW)
-    return Job(stepping(llama, optimizer, bpnn.from_numpy(inputs["tokens"])), lambda loss: {"loss": loss.detach().numpy()})
+    return training(optimizer, own_loss(llama, turn(inputs["tokens"], bpnn.from_numpy)))
 
 
 def transformers_job(inputs, model):
@@ -59,23 +57,7 @@ def transformers_job(inputs, model):
         for name, parameter in llama.named_parameters():
             parameter.copy_(torch.from_numpy(weights(name, tuple(parameter.shape))))
     optimizer = torch.optim.AdamW(llama.parameters(), fused=True, **ADAMW)
-    return Job(stepping(llama, optimizer, torch.from_numpy(inputs["tokens"])), lambda loss: {"loss": loss.detach().numpy()})
-
-
-def stepping(llama, optimizer, batches):
-    """One step after the other, on the batches in turn; both libraries are called the same way."""
-    state = {"next": 0}
-
-    def step():
-        tokens = batches[state["next"] % len(batches)]
-        state["next"] += 1
-        optimizer.zero_grad()
-        loss = llama(tokens, labels=tokens).loss
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
+    return training(optimizer, own_loss(llama, turn(inputs["tokens"], torch.from_numpy)))
 
 
 @pytest.mark.parametrize("case", CASES)

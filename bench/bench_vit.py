@@ -1,7 +1,7 @@
 """ViT-B/16 fine-tuned: one step of AdamW, images of 224 × 224, 8 at a time. transformers' own model with PyTorch's fused AdamW."""
 import numpy as np
-from harness import Absent, Job, Rate
-from rivals import pytorch
+from harness import Absent, Rate
+from rivals import drawn, pytorch, training
 
 LABELS, BATCH = 1000, 8
 E, L, T, WIDE = 768, 12, 197, 3072
@@ -16,12 +16,7 @@ def batch(inputs, lib):
 
 def weights(name, shape):
     """The same starting values in both libraries, from the parameter's name."""
-    if name.endswith("bias"):
-        return np.zeros(shape, np.float32)
-    if "layernorm" in name:
-        return np.ones(shape, np.float32)
-    seed = int.from_bytes(name.encode(), "little") % 2**63
-    return np.random.default_rng(seed).standard_normal(shape, np.float32) * np.float32(0.02)
+    return drawn(name, shape, ["layernorm"])
 
 
 def bpnn_job(inputs):
@@ -34,15 +29,7 @@ def bpnn_job(inputs):
     model.load_state_dict({name: bpnn.from_numpy(weights(name, p.shape)) for name, p in model.named_parameters()})
     optimizer = bpnn.optim.AdamW(model.parameters(), lr=1e-4)
     x, y = batch(inputs, bpnn)
-
-    def step():
-        optimizer.zero_grad()
-        loss = model(x, labels=y).loss
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return Job(step, lambda loss: {"loss": loss.detach().numpy()})
+    return training(optimizer, lambda: model(x, labels=y).loss)
 
 
 def torch_job(inputs):
@@ -57,15 +44,7 @@ def torch_job(inputs):
             parameter.copy_(torch.from_numpy(weights(on_disk(name), tuple(parameter.shape))))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     x, y = batch(inputs, torch)
-
-    def step():
-        optimizer.zero_grad()
-        loss = model(x, labels=y).loss
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return Job(step, lambda loss: {"loss": loss.detach().numpy()})
+    return training(optimizer, lambda: model(x, labels=y).loss)
 
 
 def on_disk(name):

@@ -1,7 +1,8 @@
 """The settings that PyTorch is raced in: memory formats, eager and compiled. Jobs share what is the same in both libraries."""
 from functools import partial
 
-from harness import THREADS, Absent
+import numpy as np
+from harness import THREADS, Absent, Job
 
 NCHW, LAST, COMPILED, COMPILED_LAST = "PyTorch", "PyTorch channels-last", "PyTorch compiled", "PyTorch compiled channels-last"
 
@@ -29,6 +30,29 @@ def compiled_by(call, *arguments):
         return call(*arguments)
     except Exception as error:
         raise Absent(f"torch.compile does not work here: {error}") from error
+
+
+def training(optimizer, compute_loss):
+    """The job of training steps, which both libraries write alike; the first losses are compared."""
+
+    def step():
+        optimizer.zero_grad()
+        loss = compute_loss()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return Job(step, lambda loss: {"loss": loss.detach().numpy()})
+
+
+def drawn(name, shape, norms):
+    """The same starting values for all, from a parameter's name in files: biases 0, what has one of `norms` in its name 1."""
+    if name.endswith("bias"):
+        return np.zeros(shape, np.float32)
+    if any(norm in f".{name}" for norm in norms):
+        return np.ones(shape, np.float32)
+    seed = int.from_bytes(name.encode(), "little") % 2**63
+    return np.random.default_rng(seed).standard_normal(shape, np.float32) * np.float32(0.02)
 
 
 def contenders(bpnn_job, torch_job, hows=(NCHW, LAST), **options):

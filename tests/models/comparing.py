@@ -67,9 +67,8 @@ def run_own(model, given, **arguments):
     loss.backward()
     gradients = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        stored = type(model).file_name(name, model.config)
-        if stored is not None and tensor.requires_grad:
-            gradients[stored] = np.zeros(tuple(tensor.shape)) if tensor.grad is None else tensor.grad.numpy().copy()
+        if tensor.requires_grad:
+            gradients[name] = np.zeros(tuple(tensor.shape)) if tensor.grad is None else tensor.grad.numpy().copy()
     return Results(arrays(output), loss.item(), gradients)
 
 

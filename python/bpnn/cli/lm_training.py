@@ -203,29 +203,20 @@ def draw_run(path: str | Path, history: Any, title: str, best_step: int | None) 
     """Writes a PNG: loss and learning rate over the steps. Raises `ImportError` where matplotlib is missing."""
     from matplotlib.figure import Figure
 
-    from bpnn.train.plots import AXIS, FAINT, GRID, INK, RATE, TRAIN, VALIDATION
+    from bpnn.train.plots import INK, RATE, RING, TRAIN, VALIDATION, style
 
     figure = Figure(figsize=(11, 5), dpi=130, facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2)
     figure.suptitle(title, fontsize=14, color=INK, fontweight="bold")
     for axis, heading in ((left, "loss"), (right, "learning rate")):
-        axis.set_title(heading, loc="left", fontsize=11, color=INK, pad=8)
-        axis.grid(True, color=GRID, linewidth=0.8)
-        axis.set_axisbelow(True)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axis.spines[side].set_color(AXIS)
-        axis.tick_params(colors=FAINT, labelcolor=INK, labelsize=9, length=3)
-        axis.set_xlabel("step", fontsize=9, color=FAINT)
+        style(axis, heading, "step")
     steps = history["step"]
     fine = np.array(history.steps, np.float64).reshape(-1, 3)
     left.plot(fine[:, 0], fine[:, 1], color=TRAIN, alpha=0.3, linewidth=1)
     left.plot(steps, history["loss"], color=TRAIN, linewidth=1.8, label="training")
     left.plot(steps, history["val_loss"], color=VALIDATION, linewidth=1.8, label="validation")
     if best_step is not None:
-        ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": ""}
-        left.plot([best_step], [history["val_loss"][steps.index(best_step)]], color=INK, label=f"kept: step {best_step}", **ring)
+        left.plot([best_step], [history["val_loss"][steps.index(best_step)]], color=INK, label=f"kept: step {best_step}", **RING)
     left.legend(frameon=False, fontsize=9, labelcolor=INK)
     right.plot(fine[:, 0], fine[:, 2], color=RATE, linewidth=1.8)
     right.set_ylim(bottom=0)

@@ -56,6 +56,13 @@ def add_and_norm(norm: Any, x: Any, change: Any) -> tuple[Any, Any]:
     return (norm(x), x) if change is None else norm(change, x)
 
 
+def joint_projection(x: Any, maps: Any, heads: int) -> Any:
+    """The maps of query, key and value side by side as one product, (…, 3, heads, D): what `F.qkv_attention` takes."""
+    bias = None if maps[0].bias is None else bpnn.cat([map.bias for map in maps])
+    joint: Any = F.linear(x, bpnn.cat([map.weight for map in maps]), bias)
+    return joint.unflatten(-1, (3, heads, joint.shape[-1] // (3 * heads)))
+
+
 # --- attention whose weights are asked for -------------------------------------------------------------------------------------
 
 

@@ -134,16 +134,6 @@ class PreTrainedModel(TokenTables, nn.Module):
         elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
             module.reset_parameters()
 
-    @classmethod
-    def file_name(cls, name: str, config: ModelConfig) -> str | None:
-        """The name in files of a parameter, where it is another one; None: it is not written."""
-        return name
-
-    @classmethod
-    def own_name(cls, name: str, config: ModelConfig) -> str | None:
-        """The parameter's name for a name in a file; None: nobody needs it."""
-        return name
-
     # --- the same for all --------------------------------------------------------------------------------------------------
 
     def post_init(self) -> None:
@@ -167,7 +157,7 @@ class PreTrainedModel(TokenTables, nn.Module):
     def gradient_checkpointing_enable(self, enable: bool = True) -> None:
         """Compute the activations of each layer again in backward instead of storing them: less memory, a third more time."""
         for module in self.modules():
-            if isinstance(module, PreTrainedModel):
+            if hasattr(module, "recompute"):
                 module.recompute = enable
 
     def gradient_checkpointing_disable(self) -> None:
@@ -224,21 +214,17 @@ class PreTrainedModel(TokenTables, nn.Module):
     @bpnn.no_grad()
     def load_file(self, weights: Weights, ignore_mismatched_sizes: bool = False) -> None:
         """Copy a file's tensors into the parameters; see `from_pretrained`."""
-        cls, config = type(self), self.config
         prefix = self.base_model_prefix + "." if self.base_model_prefix else ""
         kinds: dict[str, str] = {}
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items() if matches(name, self.heads)}
         misfits: set[str] = set()
 
         def rename(name: str) -> str | None:
-            own = cls.own_name(name, config)
-            if own is None:
+            if ignore_mismatched_sizes and name in weights and shapes.get(name) not in (None, weights.entries[name].shape):
+                misfits.add(name)
                 return None
-            if ignore_mismatched_sizes and name in weights and shapes.get(own) not in (None, weights.entries[name].shape):
-                misfits.add(own)
-                return None
-            kinds[own] = weights.kind(name) if name in weights else ""
-            return own
+            kinds[name] = weights.kind(name) if name in weights else ""
+            return name
 
         done = load_into(
             self, weights, rename=rename, prefixes=[prefix] if prefix else (), ignore=[*self.ignored, *self.heads],
@@ -279,10 +265,7 @@ class PreTrainedModel(TokenTables, nn.Module):
                 kinds[name] = kind
         told = set(kinds.values()) if len(kinds) == len(self.state_dict()) else set()
         config["dtype"] = told.pop() if len(told) == 1 else str(np.dtype(next(iter(self.parameters())).dtype))
-        files = save_weights(
-            self, folder, rename=lambda name: type(self).file_name(name, self.config), dtype=kinds,
-            max_shard_size=max_shard_size,
-        )
+        files = save_weights(self, folder, dtype=kinds, max_shard_size=max_shard_size)
         write_config(folder, config)
         return files
 

@@ -17,7 +17,7 @@ from bpnn.nn import functional as F
 from bpnn.utils.checkpoint import checkpoint
 
 from ._cache import KeyValueCache
-from ._layers import activation_name
+from ._layers import activation_name, add_and_norm, joint_projection
 
 
 def sinusoids(count: int, size: int) -> np.ndarray:
@@ -45,9 +45,7 @@ class TransformerAttention(nn.Module):
         """Of rows (N, E) to the rows of the same text; with `causal` to those before."""
         p, maps = self.dropout_p if self.training else 0.0, (self.q_proj, self.k_proj, self.v_proj)
         if len(x) >= x.shape[1]:  # then one product is faster, although the weights are put side by side for it
-            joint: Any = F.linear(x, bpnn.cat([map.weight for map in maps]), bpnn.cat([map.bias for map in maps]))
-            joint = joint.unflatten(-1, (3, self.heads, x.shape[1] // self.heads))
-            y: Any = F.qkv_attention(joint, starts, is_causal=causal, dropout_p=p)
+            y: Any = F.qkv_attention(joint_projection(x, maps, self.heads), starts, is_causal=causal, dropout_p=p)
         else:
             q, k, v = (self._split(map(x)) for map in maps)
             y = F.varlen_attention(q, k, v, starts, is_causal=causal, dropout_p=p)
@@ -95,7 +93,7 @@ class _Layer(nn.Module):
     def part(self, norm: Any, x: Any, late: Any, function: Callable[[Any], Any]) -> tuple[Any, Any]:
         """`norm(x + function(x))`, or `x + function(norm(x))`, whose last sum is left `late` for the next norm to make."""
         if self.before:
-            y, x = (norm(x), x) if late is None else norm(late, residual=x)
+            y, x = add_and_norm(norm, x, late)
             return x, self.dropout(function(y))
         return norm(self.dropout(function(x)), residual=x)[0], None
 
@@ -178,7 +176,7 @@ class TransformerStack(nn.Module):
         """What the layers left, summed and normalized."""
         if self.layer_norm is None:
             return x if late is None else x + late
-        return self.layer_norm(x) if late is None else self.layer_norm(late, residual=x)[0]
+        return add_and_norm(self.layer_norm, x, late)[0]
 
     def run(self, x: Any, *given: Any) -> Any:
         """All layers and the norm, of rows."""

@@ -108,12 +108,6 @@ class TransformerPreTrainedModel(PreTrainedModel):
         else:
             super().start(module)
 
-    def gradient_checkpointing_enable(self, enable: bool = True) -> None:
-        """Compute the activations of each layer again in backward instead of storing them: less memory, a third more time."""
-        for module in self.modules():
-            if isinstance(module, (TransformerStack, PreTrainedModel)):
-                module.recompute = enable
-
 
 class TransformerModel(TransformerPreTrainedModel):
     """Encoder and decoder without the map to the vocabulary."""

@@ -18,7 +18,7 @@ from bpnn.nn import functional as F
 from bpnn.nn import init
 from bpnn.utils.checkpoint import checkpoint
 
-from ._layers import activation_name, add_and_norm, array_of, classification_loss, weigh
+from ._layers import activation_name, add_and_norm, array_of, classification_loss, joint_projection, weigh
 from ._outputs import ModelOutput, only_by_name
 from ._pretrained import ModelConfig, PreTrainedModel
 from .image_processing import ViTImageProcessor
@@ -142,9 +142,7 @@ class ViTSelfAttention(nn.Module):
         H, p = self.heads, self.dropout_p if self.training else 0.0
         maps = self.query, self.key, self.value
         if B * T >= JOINT_ROWS and not weights_too and not first:
-            bias = None if self.query.bias is None else bpnn.cat([map.bias for map in maps])
-            joint: Any = F.linear(x, bpnn.cat([map.weight for map in maps]), bias)
-            y: Any = F.qkv_attention(joint.unflatten(-1, (3, H, E // H)), dropout_p=p)
+            y: Any = F.qkv_attention(joint_projection(x, maps, H), dropout_p=p)
             return y.flatten(2), None
         asking = x[:, :1] if first else x
         q, k, v = (map(rows).unflatten(-1, (H, E // H)).transpose(1, 2) for map, rows in zip(maps, (asking, x, x)))

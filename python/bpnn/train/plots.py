@@ -11,6 +11,7 @@ from .history import History
 
 INK, FAINT, GRID = "#2b2f36", "#8a919c", "#e6e8ec"
 TRAIN, VALIDATION, RATE, AXIS = "#3b6fb6", "#d9722e", "#5a8f5a", "#b8bec8"
+RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": ""}
 
 
 def draw_curves(
@@ -45,9 +46,8 @@ def draw_curves(
     figure.savefig(path, format="png")
 
 
-def _style(axis: Any, heading: str, epochs: int) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+def style(axis: Any, heading: str, along: str) -> None:
+    """The look of an axis: its heading, a grid, and what runs `along` it."""
     axis.set_title(heading, loc="left", fontsize=11, color=INK, pad=8)
     axis.grid(True, color=GRID, linewidth=0.8)
     axis.set_axisbelow(True)
@@ -56,7 +56,13 @@ def _style(axis: Any, heading: str, epochs: int) -> None:
     for side in ("left", "bottom"):
         axis.spines[side].set_color(AXIS)
     axis.tick_params(colors=FAINT, labelcolor=INK, labelsize=9, length=3)
-    axis.set_xlabel("epoch", fontsize=9, color=FAINT)
+    axis.set_xlabel(along, fontsize=9, color=FAINT)
+
+
+def _over_epochs(axis: Any, heading: str, epochs: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    style(axis, heading, "epoch")
     axis.set_xlim(0, max(epochs, 1) * 1.02)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
 
@@ -83,14 +89,13 @@ def _lines(axis: Any, history: History, name: str, best_epoch: int | None, corne
             marker = "o" if few else ""
             axis.plot(epochs, values, color=color, label=label, linewidth=1.8, marker=marker, markersize=4)
         if column.startswith("val_") and best_epoch in epochs:
-            ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.4, "linestyle": ""}
-            axis.plot([best_epoch], [values[epochs.index(best_epoch)]], color=INK, label=f"kept: epoch {best_epoch}", **ring)
+            axis.plot([best_epoch], [values[epochs.index(best_epoch)]], color=INK, label=f"kept: epoch {best_epoch}", **RING)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=9, labelcolor=INK, loc=corner)
 
 
 def _draw_loss(axis: Any, history: History, best_epoch: int | None) -> None:
-    _style(axis, "loss", len(history.rows))
+    _over_epochs(axis, "loss", len(history.rows))
     at, loss, _ = _steps(history)
     axis.plot(at, loss, color=TRAIN, alpha=0.3, linewidth=1)
     _lines(axis, history, "loss", best_epoch, "lower left")
@@ -105,14 +110,14 @@ def _draw_loss(axis: Any, history: History, best_epoch: int | None) -> None:
 
 
 def _draw_score(axis: Any, history: History, score: str, best_epoch: int | None) -> None:
-    _style(axis, score, len(history.rows))
+    _over_epochs(axis, score, len(history.rows))
     _lines(axis, history, score, best_epoch, "lower right")
     if score == "accuracy":
         axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
 
 
 def _draw_rate(axis: Any, history: History) -> None:
-    _style(axis, "learning rate", len(history.rows))
+    _over_epochs(axis, "learning rate", len(history.rows))
     at, _, rate = _steps(history)
     if len(rate) > len(history.rows):
         axis.plot(at, rate, color=RATE, linewidth=1.8)
