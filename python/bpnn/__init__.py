@@ -118,11 +118,11 @@ def is_tensor(obj):
 
 
 # What importing bpnn does not pay for: loaded when it is first asked for.
-_ROOMS = ("data", "linalg", "models", "nn", "optim", "pretrained", "train", "transforms", "utils")
+_ROOMS = ("data", "finetune", "linalg", "models", "nn", "optim", "pretrained", "train", "transforms", "utils")
 _ELSEWHERE = {"load": "serialization", "save": "serialization", "show_versions": "_versions", "versions": "_versions"}
 
 if _TYPE_CHECKING:
-    from bpnn import data, linalg, models, nn, optim, pretrained, train, transforms, utils
+    from bpnn import data, finetune, linalg, models, nn, optim, pretrained, train, transforms, utils
     from bpnn._versions import show_versions, versions
     from bpnn.serialization import load, save
 

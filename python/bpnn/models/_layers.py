@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 import bpnn
+from bpnn import nn
 from bpnn.nn import functional as F
 
 IGNORED = -100  # the label of what does not count
@@ -57,7 +58,12 @@ def add_and_norm(norm: Any, x: Any, change: Any) -> tuple[Any, Any]:
 
 
 def joint_projection(x: Any, maps: Any, heads: int) -> Any:
-    """The maps of query, key and value side by side as one product, (…, 3, heads, D): what `F.qkv_attention` takes."""
+    """The maps of query, key and value side by side as one product, (…, 3, heads, D): what `F.qkv_attention` takes.
+
+    Maps that are more than a weight and a bias, such as those with adapters, are computed one after the other.
+    """
+    if not all(type(map) is nn.Linear for map in maps):
+        return bpnn.stack([map(x).unflatten(-1, (heads, -1)) for map in maps], -3)
     bias = None if maps[0].bias is None else bpnn.cat([map.bias for map in maps])
     joint: Any = F.linear(x, bpnn.cat([map.weight for map in maps]), bias)
     return joint.unflatten(-1, (3, heads, joint.shape[-1] // (3 * heads)))

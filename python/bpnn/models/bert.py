@@ -111,7 +111,7 @@ class BertIntermediate(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """(N, H) to (N, intermediate_size)."""
-        return F.linear(x, self.dense.weight, self.dense.bias, self.activation)
+        return self.dense(x, activation=self.activation)
 
 
 class BertLayer(nn.Module):
@@ -145,7 +145,7 @@ class BertPooler(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """(B, H)."""
-        return F.linear(x, self.dense.weight, self.dense.bias, "tanh")
+        return self.dense(x, activation="tanh")
 
 
 class BertPreTrainedModel(EncoderModel):
@@ -222,7 +222,7 @@ class BertPredictionHeadTransform(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """x, y: (N, H)."""
-        return self.LayerNorm(F.linear(x, self.dense.weight, self.dense.bias, self.activation))
+        return self.LayerNorm(self.dense(x, activation=self.activation))
 
 
 class BertLMPredictionHead(nn.Module):

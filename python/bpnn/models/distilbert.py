@@ -93,7 +93,7 @@ class FFN(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """x, y: (N, H)."""
-        return self.dropout(self.lin2(F.linear(x, self.lin1.weight, self.lin1.bias, self.activation)))
+        return self.dropout(self.lin2(self.lin1(x, activation=self.activation)))
 
 
 class TransformerBlock(nn.Module):
@@ -178,7 +178,7 @@ class DistilBertForMaskedLM(MaskedLMHead, DistilBertPreTrainedModel):
     def transform(self, rows: Any) -> Any:
         """`vocab_layer_norm(activation(vocab_transform(x)))`, (N, H)."""
         map_, activation = self.vocab_transform, activation_name(self.config.activation, "activation")
-        return self.vocab_layer_norm(F.linear(rows, map_.weight, map_.bias, activation))
+        return self.vocab_layer_norm(map_(rows, activation=activation))
 
     def decoder(self) -> nn.Linear:
         """H to V."""
@@ -198,7 +198,7 @@ class DistilBertForSequenceClassification(SequenceHead, DistilBertPreTrainedMode
 
     def score(self, encoded: EncoderOutput) -> Any:
         """(B, num_labels)."""
-        x = F.linear(encoded.first(), self.pre_classifier.weight, self.pre_classifier.bias, "relu")
+        x = self.pre_classifier(encoded.first(), activation="relu")
         return self.classifier(self.dropout(x))
 
 

@@ -80,7 +80,7 @@ class RobertaForMaskedLM(MaskedLMHead, RobertaPreTrainedModel):
     def transform(self, rows: Any) -> Any:
         """`norm(gelu(dense(x)))`, (N, H)."""
         head = self.lm_head
-        return head.layer_norm(F.linear(rows, head.dense.weight, head.dense.bias, "gelu"))
+        return head.layer_norm(head.dense(rows, activation="gelu"))
 
     def decoder(self) -> nn.Linear:
         """H to V."""
@@ -98,7 +98,7 @@ class RobertaClassificationHead(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """(B, H) to (B, num_labels)."""
-        x = F.linear(self.dropout(x), self.dense.weight, self.dense.bias, "tanh")
+        x = self.dense(self.dropout(x), activation="tanh")
         return self.out_proj(self.dropout(x))
 
 

@@ -33,8 +33,25 @@ class Callback:
     def on_epoch_start(self, trainer: Trainer) -> None:
         """Before the first batch of an epoch, or the first after a resume within it."""
 
+    def on_batch(self, trainer: Trainer, batch: Any) -> Any:
+        """Before a batch is trained on; returns the batch that is, of as many samples."""
+        return batch
+
+    def on_loss(self, trainer: Trainer, batch: Any, loss: Any, output: Any, target: Any) -> Any:
+        """Between forward and backward; returns the scalar that is minimized. Not called in `evaluate`."""
+        return loss
+
+    def on_backward_end(self, trainer: Trainer, batch: Any, weight: float) -> None:
+        """After the backward pass of a batch, `weight` of the step's samples, before gradients are clipped: more may be added.
+
+        `trainer.training_loss(batch)` gives the loss once more.
+        """
+
     def on_step_end(self, trainer: Trainer) -> None:
         """After every update of the weights."""
+
+    def on_evaluate_start(self, trainer: Trainer) -> None:
+        """Before every `evaluate`."""
 
     def on_evaluate_end(self, trainer: Trainer) -> None:
         """After every `evaluate`, the one of each epoch included."""
@@ -115,11 +132,11 @@ class BestModel(_Monitor):
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         if self.improved(trainer):
-            self.weights = {name: np.array(value.detach().numpy()) for name, value in trainer.model.state_dict().items()}
+            self.weights = {name: np.array(value.detach().numpy()) for name, value in trainer.model_state().items()}
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if self.restore and self.weights is not None and not trainer.state.interrupted:
-            put_back(trainer.model, self.weights)
+            trainer.load_model_state({name: bpnn.from_numpy(value) for name, value in self.weights.items()})
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"weights": self.weights}
@@ -127,11 +144,6 @@ class BestModel(_Monitor):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.weights = state["weights"]
-
-
-def put_back(model: Any, weights: dict[str, Any]) -> None:
-    """Copies arrays kept by `BestModel` into the model's parameters and buffers."""
-    model.load_state_dict({name: bpnn.from_numpy(value) for name, value in weights.items()})
 
 
 class CheckpointWriter(Callback):
@@ -157,7 +169,7 @@ class CheckpointWriter(Callback):
         state = trainer.state
         if self._saved == (state.step, state.epoch):
             return self.latest
-        for name, value in trainer.model.state_dict().items():
+        for name, value in trainer.model_state().items():
             array = value.detach().numpy()
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 trainer.fail(f"{name} has values that are not finite after", done=1)

@@ -68,6 +68,8 @@ class Trainer:
         clip_norm, clip_value: limits on the gradient, its norm over all parameters or each component.
         target_key: which entry of a dictionary batch is the target.
         log_every: steps between the entries of `history.steps`.
+        save_frozen: False: checkpoints and `BestModel` hold of the model only what the optimizer owns, and the buffers. The rest
+            must be there already when a run is resumed: frozen weights of a pretrained model.
 
     For anything else override `compute_loss`.
     """
@@ -89,6 +91,7 @@ class Trainer:
         clip_value: float | None = None,
         target_key: str = "labels",
         log_every: int = 50,
+        save_frozen: bool = True,
     ) -> None:
         if schedule_every not in ("epoch", "step"):
             raise ValueError(f"schedule_every: expected 'epoch' or 'step', got {schedule_every!r}")
@@ -103,7 +106,7 @@ class Trainer:
         self.scheduler, self.schedule_every, self.monitor = scheduler, schedule_every, monitor
         self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, CheckpointWriter))
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
-        self.target_key, self.log_every = target_key, log_every
+        self.target_key, self.log_every, self.save_frozen = target_key, log_every, save_frozen
         self.state, self.history = State(), History()
         self.loader: Any = None
         self.validation: Any = None
@@ -124,6 +127,17 @@ class Trainer:
             output = self.model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
         return loss_of(output), output, target
 
+    def training_loss(self, batch: Any) -> tuple[Any, Any, Any]:
+        """`compute_loss`, and what the callbacks make of the loss: what is minimized."""
+        loss, output, target = self.compute_loss(batch)
+        for callback in self._with("on_loss"):
+            loss = callback.on_loss(self, batch, loss, output, target)
+        return loss, output, target
+
+    def _with(self, hook: str) -> list[Callback]:
+        """The callbacks that have a hook of their own."""
+        return [callback for callback in self.callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
+
     def _step(self, group: tuple[Any, ...]) -> None:
         """One update of the weights from one or more batches."""
         state, optimizer = self.state, self.optimizer
@@ -132,14 +146,19 @@ class Trainer:
         total = sum(sizes)
         state.lr = optimizer.param_groups[0]["lr"]
         mean = 0.0
+        before, after = self._with("on_batch"), self._with("on_backward_end")
         for batch, size in zip(group, sizes, strict=True):
-            loss, output, target = self.compute_loss(batch)
+            for callback in before:
+                batch = callback.on_batch(self, batch)
+            loss, output, target = self.training_loss(batch)
             value = loss.item()
             if not math.isfinite(value):
                 state.loss = value
                 self.fail("the loss is not finite at")
             mean += value * (size / total)
             (loss if size == total else loss * (size / total)).backward()
+            for callback in after:
+                callback.on_backward_end(self, batch, size / total)
             for metric in self.train_metrics:
                 metric.update(prediction_of(output), target)
         if self.clip_norm is not None:
@@ -201,7 +220,7 @@ class Trainer:
         state = self.state
         self._call("on_epoch_start")
         self.model.train()
-        on_step_end = [c.on_step_end for c in self.callbacks if type(c).on_step_end is not Callback.on_step_end]
+        on_step_end = [callback.on_step_end for callback in self._with("on_step_end")]
         before = time.perf_counter()
         for group in groups(self._remaining(loader), self.accumulate):
             self._step(group)
@@ -274,6 +293,7 @@ class Trainer:
         metrics = self.metrics if metrics is None else metrics
         for metric in metrics:
             metric.reset()
+        self._call("on_evaluate_start")
         training = self.model.training
         self.model.eval()
         loss_sum = samples = 0
@@ -330,7 +350,7 @@ class Trainer:
         """Everything that decides how the run goes on, as nested dictionaries and lists of tensors, arrays, numbers and strings."""
         state: dict[str, Any] = {
             "state": asdict(self.state) | {"logged": list(self._logged)},
-            "model": self.model.state_dict(),
+            "model": self.model_state(),
             "optimizer": self.optimizer.state_dict(),
             "rng": get_rng_states(),
             "history": self.history.state_dict(),
@@ -343,6 +363,20 @@ class Trainer:
                 state[name] = part.state_dict()
         return state
 
+    def model_state(self) -> dict[str, Any]:
+        """The model's state dictionary; without frozen parameters where `save_frozen` says so."""
+        state = self.model.state_dict(keep_vars=True)
+        if not self.save_frozen:
+            owned = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+            state = {name: t for name, t in state.items() if id(t) in owned or not isinstance(t, bpnn.nn.Parameter)}
+        return {name: tensor.detach() for name, tensor in state.items()}
+
+    def load_model_state(self, state: dict[str, Any]) -> None:
+        """Puts back what `model_state` gave. Raises `RuntimeError` naming what is missing or unexpected."""
+        if not self.save_frozen:
+            state = self.model.state_dict() | state
+        self.model.load_state_dict(state)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts the run where it was saved. The trainer must be built as it was then; give `fit` the same data."""
         for name, ours in (("callbacks", self.callbacks), ("train_metrics", self.train_metrics)):
@@ -351,7 +385,7 @@ class Trainer:
         if ("scheduler" in state) != (self.scheduler is not None):
             has = ("has", "this trainer has none") if "scheduler" in state else ("has no", "this trainer has one")
             raise ValueError(f"scheduler: the saved run {has[0]} scheduler, {has[1]}")
-        self.model.load_state_dict(state["model"])
+        self.load_model_state(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
