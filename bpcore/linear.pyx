@@ -2,7 +2,7 @@
 
 Sizes: M rows of x, K inputs, N outputs; z = x W^T + b.
     dz = dy f'(z),  dx = dz W,  dW = dz^T x,  db = sum of the rows of dz
-A weight may lie transposed, (K, N); `across` says so. Its gradient, x^T dz, lies as it does.
+A weight may lie transposed, (K, N); `across` says so. Its gradient, x^T dz, lies as it does. A StoredMatrix has none.
 """
 cimport cython
 cimport numpy as np
@@ -13,6 +13,7 @@ from bpcore.again cimport Again, heavy, light, worth
 from bpcore.gemm cimport product
 from bpcore.memory cimport contiguous, empty
 from bpcore.simd cimport kernels
+from bpcore.stored cimport StoredMatrix, times, times_transposed
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, recordsn, wrap
 from bpcore.threads cimport parallel_for
 
@@ -22,28 +23,6 @@ from bpcore.reduce import sum as total
 from bpcore.shape import permute, reshape, unsqueeze
 
 np.import_array()
-
-
-# --- activations ----------------------------------------------------------------------------------------------------------
-
-cdef struct Panel:
-    char *y
-    const char *z
-    Py_ssize_t ld
-    const Map *f
-    bint is_double
-
-
-cdef void activate_panel(void *ctx, Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t col0, Py_ssize_t col1) noexcept nogil:
-    """y = f(z) over a finished block of the product."""
-    cdef Panel *p = <Panel *> ctx
-    cdef Py_ssize_t i, at, n = col1 - col0
-    for i in range(row0, row1):
-        at = i * p.ld + col0
-        if p.is_double:
-            p.f.f64(<double *> p.y + at, <const double *> p.z + at, n, NULL)
-        else:
-            p.f.f32(<float *> p.y + at, <const float *> p.z + at, n, NULL)
 
 
 # --- sums of rows ---------------------------------------------------------------------------------------------------------
@@ -113,12 +92,12 @@ cdef class LinearNode(Node):
         Node.release(self)
 
     cdef object backward(self, object grad):
-        cdef object source
-        cdef ndarray x, w, saved, dz, dx = None, dw = None, db = None, matrix_dx
+        cdef object source, w
+        cdef ndarray x, saved, dz, dx = None, dw = None, db = None, matrix_dx
         cdef npy_intp dims[2]
         cdef npy_intp inputs
         source, w, saved = self.saved
-        inputs = np.PyArray_DIM(w, 0 if self.across else 1)
+        inputs = w.shape[0 if self.across else 1]
         cdef ndarray dy = contiguous(grad)
         dz = dy if self.f is NULL else map_backward(self.f, dy, saved, NULL)
         dz = matrix(dz)
@@ -133,10 +112,9 @@ cdef class LinearNode(Node):
                 dims[1] = inputs
                 matrix_dx = empty(2, dims, np.PyArray_TYPE(dy))
                 dx = matrix_dx.reshape((<object> dy).shape[:-1] + (dims[1],))
-            product(matrix_dx, dz, turned(w) if self.across else w)
+            times(matrix_dx, dz, w, self.across, 0)
         if self.needs(1):
-            dims[0] = np.PyArray_DIM(w, 0)
-            dims[1] = np.PyArray_DIM(w, 1)
+            dims[0], dims[1] = w.shape
             dw = empty(2, dims, np.PyArray_TYPE(dy))
             x = matrix(heavy(source))
             if self.across:
@@ -148,11 +126,12 @@ cdef class LinearNode(Node):
         return (dx, dw, db) if len(self.edges) == 3 else (dx, dw)
 
 
-cdef void check(Tensor x, Tensor w, Tensor b, bint across) except *:
+cdef void check(Tensor x, Tensor w, Tensor b, bint across, bint stored) except *:
+    """Raise where dtypes or shapes do not fit; a `stored` weight fits an input of any real type."""
     cdef Py_ssize_t ends = 0 if across else 1        # the axis of w that x has too
-    cdef int kind = np.PyArray_TYPE(w.array)
+    cdef int kind = np.PyArray_TYPE(x.array if stored else w.array)
     if kind != np.NPY_FLOAT and kind != np.NPY_DOUBLE:
-        raise TypeError(f"weight: expected float32 or float64, got {w.dtype}")
+        raise TypeError(f"{'input' if stored else 'weight'}: expected float32 or float64, got {x.dtype if stored else w.dtype}")
     if np.PyArray_TYPE(x.array) != kind:
         raise RuntimeError(f"input: expected the dtype of weight, {w.dtype}, got {x.dtype}")
     if np.PyArray_NDIM(w.array) != 2:
@@ -164,7 +143,7 @@ cdef void check(Tensor x, Tensor w, Tensor b, bint across) except *:
         raise RuntimeError(f"input: expected shape (*, {w.shape[ends]}) for a weight of shape {w.shape}, got {x.shape}")
     if b is not None:
         if np.PyArray_TYPE(b.array) != kind:
-            raise RuntimeError(f"bias: expected the dtype of weight, {w.dtype}, got {b.dtype}")
+            raise RuntimeError(f"bias: expected the dtype of {'input' if stored else 'weight'}, {x.dtype}, got {b.dtype}")
         if np.PyArray_NDIM(b.array) != 1 or np.PyArray_DIM(b.array, 0) != np.PyArray_DIM(w.array, 1 - ends):
             raise RuntimeError(f"bias: expected shape ({w.shape[1 - ends]},), got {b.shape}")
 
@@ -174,36 +153,33 @@ def linear(input, weight, bias=None, activation=None, *, bint transposed=False):
 
     input x: (*, K); weight W: (N, K), or (K,) for an output without the last axis; bias b: (N,) or None; y: (*, N). All float32 or
     all float64. `activation` f: None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh" or "silu", computed in the same pass.
-    `transposed`: the weight is given as W^T, (K, N), as in GPT-2's files. Raises `RuntimeError` that names the argument
+    `transposed`: the weight is given as W^T, (K, N), as in GPT-2's files. The weight may be a `StoredMatrix`, too. Raises `RuntimeError` that names the argument
     whose shape or dtype does not fit, `ValueError` for an unknown activation.
     """
-    cdef Tensor x = as_tensor(input, "input"), w = as_tensor(weight, "weight")
+    cdef bint stored = isinstance(weight, StoredMatrix), taped
+    cdef Tensor x = as_tensor(input, "input")
+    cdef Tensor w = wrap((<StoredMatrix> weight).numbers) if stored else as_tensor(weight, "weight")
     cdef Tensor b = None if bias is None else as_tensor(bias, "bias")
     cdef const Map *f = epilogue_map(activation)
-    cdef bint taped
-    cdef ndarray rows, wide, z, y, factor
+    cdef object factor = weight if stored else w.array
+    cdef ndarray rows, wide, z, y
     cdef npy_intp dims[2]
-    cdef Panel panel
     cdef LinearNode node
     cdef Tensor out
     if np.PyArray_NDIM(w.array) == 1 and not transposed:
         return linear(input, weight.unsqueeze(0), None if b is None else bias.reshape(1), activation).squeeze(-1)
-    check(x, w, b, transposed)
+    if stored and transposed:
+        raise ValueError("transposed: expected False with a StoredMatrix, which is (N, K)")
+    check(x, w, b, transposed, stored)
     rows = contiguous(x.array)
     rows = matrix(rows)
     dims[0] = np.PyArray_DIM(rows, 0)
     dims[1] = np.PyArray_DIM(w.array, 1 if transposed else 0)
-    factor = w.array if transposed else turned(w.array)
     taped = recordsn((x, w, b))
-    z = wide = empty(2, dims, np.PyArray_TYPE(w.array))
-    if f is not NULL:
-        if taped and not f.from_output:
-            wide = empty(2, dims, np.PyArray_TYPE(w.array))
-        panel = Panel(<char *> np.PyArray_DATA(wide), <const char *> np.PyArray_DATA(z), dims[1], f,
-                      np.PyArray_TYPE(w.array) == np.NPY_DOUBLE)
-        product(z, rows, factor, 1, 0, None if b is None else b.array, activate_panel, &panel)
-    else:
-        product(z, rows, factor, 1, 0, None if b is None else b.array)
+    z = wide = empty(2, dims, np.PyArray_TYPE(x.array))
+    if f is not NULL and taped and not f.from_output:
+        wide = empty(2, dims, np.PyArray_TYPE(x.array))
+    times_transposed(z, rows, factor, transposed, None if b is None else b.array, f, wide)
     y = wide
     if np.PyArray_NDIM(x.array) != 2:
         y = wide.reshape(x.shape[:-1] + (dims[1],))
@@ -223,7 +199,7 @@ def linear(input, weight, bias=None, activation=None, *, bint transposed=False):
             node.made.f, node.made.z = f, z
             node.made.watch(node, y)
         attach(out, node, (x, w) if b is None else (x, w, b),
-               (light(x, rows) if w.wants_grad() else None, w.array, None if f is NULL else z))
+               (light(x, rows) if w.wants_grad() else None, factor, None if f is NULL else z))
     return out
 
 
