@@ -1,0 +1,9 @@
+"""The tasks of fine-tuning, one file each; `TASKS` has them by name. What a task can do is in `_task.py`."""
+from __future__ import annotations
+
+from ._task import Task, TaskDataset
+from .classify import Classify
+
+__all__ = ["TASKS", "Classify", "Task", "TaskDataset"]
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify,)}
