@@ -209,7 +209,8 @@ def _cgroups(root: str) -> list[int | None]:
         if controllers == "":
             top, names = Path(root, "sys/fs/cgroup"), ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
-            top, names = Path(root, "sys/fs/cgroup/memory"), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            top = Path(root, "sys/fs/cgroup/memory")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
         parts = [part for part in path.split("/") if part and part != ".."]
@@ -239,7 +240,8 @@ def _other_system() -> int | None:
 
         class Status(ctypes.Structure):
             _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
-                (name, ctypes.c_ulonglong) for name in ("total", "free", "pages", "free_pages", "virtual", "free_virtual", "extended")
+                (name, ctypes.c_ulonglong)
+                for name in ("total", "free", "pages", "free_pages", "virtual", "free_virtual", "extended")
             ]
 
         status = Status()
