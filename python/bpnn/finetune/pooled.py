@@ -65,9 +65,9 @@ class PooledClassifier(PreTrainedModel):
         Arguments as in `BertModel` and `BertForSequenceClassification`.
         """
         alone = self.pooling == "cls"
-        encoded = self.model(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **({"first_only": True} if alone else {}), **asked
-        )
+        if alone:
+            asked["first_only"] = True
+        encoded = self.model(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **asked)
         pooled = encoded.first() if alone else encoded.layout.pool(encoded.rows, self.pooling)
         logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else classification_loss(logits, labels, self.config)

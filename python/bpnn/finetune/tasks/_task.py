@@ -86,7 +86,7 @@ class Task(ABC):
             raise DataError("train: expected at least one example, got none")
         return examples
 
-    def learn(self, examples: Sequence[Any], path: str) -> None:
+    def learn(self, examples: Sequence[Any], path: str) -> None:  # noqa: B027 - most tasks take nothing
         """What is taken from the training part: labels, scales."""
 
     @abstractmethod

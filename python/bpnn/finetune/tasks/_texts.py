@@ -84,7 +84,8 @@ class TextTask(Task):
         if any(paired) and not all(paired):
             raise ValueError("text_pair: expected a second text for all examples or for none")
         encoded = self.tokenizer(
-            list(texts), list(pairs) if any(paired) else None, truncation=True, max_length=self.max_length, return_attention_mask=False
+            list(texts), list(pairs) if any(paired) else None, truncation=True, max_length=self.max_length,
+            return_attention_mask=False,
         )
         items = [{key: value[i] for key, value in encoded.items()} for i in range(len(texts))]
         for item in items:

@@ -48,7 +48,7 @@ def known_labels(path: str) -> list[str]:
 
 
 class Classify(TextTask):
-    """Settings: text, text_pair, label (columns), labels (those allowed, in this order), max_length, pooling ("cls", "mean", "max").
+    """Settings: text, text_pair, label (columns), labels (those allowed, in this order), max_length, pooling (cls, mean, max).
 
     The labels are those of the training part, in the order of `label_order`; where the model was trained on the same labels
     before, in its order, so that its head goes on.
