@@ -133,6 +133,9 @@ cdef class StoredMatrix:
             raise TypeError(f"dtype: expected float32 or float64, got {kind}")
         return self.rows(0, np.PyArray_DIM(self.numbers, 0), NPY_DOUBLE if kind == numpy.float64 else NPY_FLOAT)
 
+    def __deepcopy__(self, memo):
+        return self                     # nobody changes it
+
     def __repr__(self):
         return f"StoredMatrix({self.kind}, shape={self.shape})"
 

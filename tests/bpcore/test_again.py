@@ -1,4 +1,6 @@
 """What is made again in backward instead of stored: the same bits, less memory, and the same errors."""
+import gc
+
 import bpnn
 import numpy as np
 import pytest
@@ -76,6 +78,7 @@ def test_the_same_bits(shape, consumers, maker, dtype):
 
 @EACH
 def test_it_is_not_stored(maker):
+    gc.collect()  # what other tests left is not counted
     x, w, b, matrix = leaf(1024, 256), leaf(256), leaf(256), leaf(8, 256)
     stored = []
     for size in (0, 1 << 60):

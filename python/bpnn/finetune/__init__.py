@@ -14,6 +14,7 @@ from typing import Any
 
 # Where each public name is; a module is loaded when one of its names is first asked for.
 _NAMES: dict[str, tuple[str, ...]] = {
+    "stored": ("make_dense", "store_frozen"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 

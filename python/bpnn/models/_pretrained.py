@@ -22,6 +22,7 @@ import numpy as np
 import bpnn
 from bpnn import nn
 from bpnn.nn import init
+from bpnn.nn.modules.stored import StoredLinear, Storing, check_kind
 from bpnn.pretrained import PretrainedConfig, Weights, load_into, open_pretrained, resolve, save_weights, write_config
 from bpnn.pretrained.loading import matches
 
@@ -173,13 +174,16 @@ class PreTrainedModel(TokenTables, nn.Module):
     def from_pretrained(
         cls, name_or_path: str | os.PathLike[str], *, config: ModelConfig | None = None, revision: str | None = None,
         local_files_only: bool | None = None, cache_dir: str | os.PathLike[str] | None = None, dtype: Any = None,
-        torch_dtype: Any = None, ignore_mismatched_sizes: bool = False, **changes: Any,
+        torch_dtype: Any = None, ignore_mismatched_sizes: bool = False, store: str | None = None, **changes: Any,
     ) -> Self:
         """The model of a Hugging Face folder, a name of the hub, a GGUF file or llama2.c's `.bin`, ready to use (`eval()`).
 
         config: instead of the file's. changes: keys of the configuration, such as `num_labels=3`; options of transformers' loader
         that change nothing here, such as `device_map="cpu"`, are left out. dtype, or torch_dtype: float32 (the default, also
         "auto", whatever the file has) or float64. revision, local_files_only, cache_dir: see `bpnn.pretrained.resolve`.
+
+        store: "bfloat16" or "int8" keeps the weights of the linear maps in so many bits and frozen, for adapters on top of them: see
+        `bpnn.finetune.store_frozen`. The model is never there as a whole in float32.
 
         A head that the file lacks gets starting values, with a warning that names it; with `ignore_mismatched_sizes` also a head
         of another size. A head that the model lacks is left out. Raises one `RuntimeError` that names the file and every other
@@ -188,6 +192,8 @@ class PreTrainedModel(TokenTables, nn.Module):
         """
         kind = real_type(torch_dtype if dtype is None else dtype)
         changes = _without_options(changes)
+        if store is not None:
+            check_kind(store, "store")
         path = resolve(name_or_path, revision=revision, local_files_only=local_files_only, cache_dir=cache_dir)
         source = open_pretrained(path)
         if config is None:
@@ -204,7 +210,7 @@ class PreTrainedModel(TokenTables, nn.Module):
             model = cls(config)
         if kind is not None:
             model.to(kind)
-        model.load_file(source.weights, ignore_mismatched_sizes)
+        model.load_file(source.weights, ignore_mismatched_sizes, store)
         model.came_from(source.path)
         return model.eval()
 
@@ -212,8 +218,9 @@ class PreTrainedModel(TokenTables, nn.Module):
         """A place to read what else lies beside the weights; `path` is the folder or file that they were read from."""
 
     @bpnn.no_grad()
-    def load_file(self, weights: Weights, ignore_mismatched_sizes: bool = False) -> None:
+    def load_file(self, weights: Weights, ignore_mismatched_sizes: bool = False, store: str | None = None) -> None:
         """Copy a file's tensors into the parameters; see `from_pretrained`."""
+        smaller = None if store is None else Storing(self, store)
         prefix = self.base_model_prefix + "." if self.base_model_prefix else ""
         kinds: dict[str, str] = {}
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items() if matches(name, self.heads)}
@@ -228,7 +235,7 @@ class PreTrainedModel(TokenTables, nn.Module):
 
         done = load_into(
             self, weights, rename=rename, prefixes=[prefix] if prefix else (), ignore=[*self.ignored, *self.heads],
-            optional=self.heads,
+            optional=self.heads, loaded=smaller,
         )
         modules, missing = dict(self.named_modules()), list(done.missing)
         if missing:
@@ -256,6 +263,11 @@ class PreTrainedModel(TokenTables, nn.Module):
         dtype: "float32", "float16" or "bfloat16" for all tensors. By default a tensor gets the type that it had in its file if
         that loses nothing, so what was not changed gets the same bytes. max_shard_size: bytes a file.
         """
+        if any(isinstance(module, StoredLinear) for module in self.modules()):
+            raise ValueError(
+                "save_pretrained: weights of this model are kept as bfloat16 or int8; bpnn.finetune.make_dense(model) makes them "
+                "float32 again, or save the adapters alone"
+            )
         config = {**self.config.to_dict(), "architectures": [type(self).__name__]}
         config.pop("torch_dtype", None)
         kinds: dict[str, str] = {}

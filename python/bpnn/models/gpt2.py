@@ -55,6 +55,8 @@ class GPT2Config(ModelConfig):
 class Conv1D(nn.Module):
     """A linear map whose weight lies as in GPT-2's files, (in_features, out_features): `y = x W + b`."""
 
+    transposed = True
+
     def __init__(self, out_features: int, in_features: int):
         super().__init__()
         self.weight = nn.Parameter(bpnn.empty(in_features, out_features))

@@ -12,6 +12,7 @@ from bpnn.nn.modules.flatten import Flatten, Unflatten
 from bpnn.nn.modules.fold import Fold, Unfold
 from bpnn.nn.modules.instancenorm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from bpnn.nn.modules.linear import Bilinear, Identity, Linear
+from bpnn.nn.modules.stored import StoredLinear
 from bpnn.nn.modules.loss import (
     BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, KLDivLoss, L1Loss, MSELoss, NLLLoss, SmoothL1Loss,
 )

@@ -24,6 +24,7 @@ class Loaded(NamedTuple):
 def load_into(
     model: Module, weights: Weights | Mapping[str, np.ndarray], *, rename: Rename | None = None, prefixes: Sequence[str] = (),
     transposed: Sequence[str] = (), tied: Mapping[str, str] | None = None, ignore: Sequence[str] = (), optional: Sequence[str] = (),
+    loaded: Callable[[str], object] | None = None,
 ) -> Loaded:
     """Copy the tensors of a file into a model's parameters and buffers, one after another: no second copy of the model exists.
 
@@ -33,6 +34,7 @@ def load_into(
     transposed: patterns of the model's names whose tensors the file has transposed: "*.c_attn.weight".
     tied: {name: other}: where the file lacks `name`, it gets the tensor of `other`; one parameter with two names needs no entry.
     ignore: patterns of the file's names (renamed) to leave out. optional: patterns of the model's names that may be missing.
+    loaded: called with the name of each tensor that was copied, which may be replaced then by something smaller.
     Patterns are those of `fnmatch`, where `*` goes over dots.
 
     Raises one `RuntimeError` that names the file and every missing, unexpected and misshapen tensor; nothing is changed then.
@@ -67,11 +69,13 @@ def load_into(
         problems += _misfit(name, own[name], entry, origin[name])
     if problems:
         raise RuntimeError(f"{source.path} does not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
-    done: set[int] = set()
-    for name, entry in plan.items():
-        if id(own[name]) not in done:
-            _copy(own[name], entry)
-            done.add(id(own[name]))
+    first: dict[int, str] = {}
+    for name in plan:
+        first.setdefault(id(own[name]), name)
+    for name in first.values():
+        _copy(own.pop(name), plan[name])
+        if loaded is not None:
+            loaded(name)
     return Loaded(missing, ignored)
 
 
