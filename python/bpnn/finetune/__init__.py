@@ -14,7 +14,18 @@ from typing import Any
 
 # Where each public name is; a module is loaded when one of its names is first asked for.
 _NAMES: dict[str, tuple[str, ...]] = {
+    "adapters": ("PeftModel", "get_peft_model"),
+    "lora": ("LoraConfig", "LoraLinear"),
+    "ia3": ("IA3Config", "IA3Linear"),
+    "bitfit": ("bitfit",),
     "stored": ("make_dense", "store_frozen"),
+    "freeze": ("GradualUnfreezing", "freeze", "freeze_layers", "head_only", "trainable_parameters", "unfreeze"),
+    "rates": (
+        "discriminative", "get_constant_schedule", "get_constant_schedule_with_warmup",
+        "get_cosine_schedule_with_warmup", "get_cosine_with_hard_restarts_schedule_with_warmup",
+        "get_exponential_schedule_with_warmup", "get_inverse_sqrt_schedule", "get_linear_schedule_with_warmup", "get_polynomial_decay_schedule_with_warmup",
+        "get_slanted_triangular_schedule", "layer_groups", "layerwise_decay",
+    ),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -34,6 +45,10 @@ def __dir__() -> list[str]:
 
 
 class _Callable(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _WHERE or not isinstance(value, ModuleType):  # `freeze` is the function, not the file of that name
+            super().__setattr__(name, value)
+
     def __call__(self, model: Any, data: Any, **options: Any) -> Any:
         from .api import finetune
 
