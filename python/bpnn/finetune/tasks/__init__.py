@@ -3,7 +3,9 @@ from __future__ import annotations
 
 from ._task import Task, TaskDataset
 from .classify import Classify
+from .regress import Regress
+from .tokens import TagTokens
 
-__all__ = ["TASKS", "Classify", "Task", "TaskDataset"]
+__all__ = ["TASKS", "Classify", "Regress", "TagTokens", "Task", "TaskDataset"]
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, Regress, TagTokens)}

@@ -54,7 +54,7 @@ class Task(ABC):
 
     name: ClassVar[str] = ""
     samples: ClassVar[str] = "examples"  # what they are called in reports
-    monitor: ClassVar[tuple[str, str]] = ("val_loss", "min")  # the history's column that chooses the best epoch
+    monitor: tuple[str, str] = ("val_loss", "min")  # the history's column that chooses the best epoch
     given: ClassVar[tuple[str, ...]] = ("labels",)  # what of a batch is not told to a model that is to predict
 
     def __init__(self, settings: Any = None) -> None:
@@ -70,8 +70,11 @@ class Task(ABC):
     # --- data --------------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def read_table(self, table: Any) -> list[Any]:
-        """The checked examples of one table; `DataError` with file and line for what is wrong."""
+    def read_table(self, table: Any, labeled: bool | None = True) -> list[Any]:
+        """The checked examples of one table; `DataError` with file and line for what is wrong.
+
+        labeled: True: there must be labels; False: they are not looked for; None: they are read where they are.
+        """
 
     def read(self, splits: Any) -> dict[str, list[Any]]:
         """Checked examples of the parts that there are. Learns from the training part: its labels. Raises `DataError`."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from bpnn.data import DataError
+from bpnn.data.examples import TextExample, text_examples
+from bpnn.data.tables import Table
 from bpnn.models.auto import AutoConfig, AutoModelForSequenceClassification
 from bpnn.pretrained import resolve
 from bpnn.train import metrics as M
@@ -65,12 +67,9 @@ class Classify(TextTask):
 
     # --- data --------------------------------------------------------------------------------------------------------------
 
-    def read_table(self, table: Any) -> list[Any]:
-        from bpnn.data.examples import text_examples
-
-        return list(text_examples(
-            table, self.option("text"), self.option("text_pair"), self.option("label"), labels=self.labels or None,
-        ))
+    def read_table(self, table: Any, labeled: bool | None = True) -> list[Any]:
+        columns = self.option("text"), self.option("text_pair"), self.option("label") if labeled is not False else None
+        return list(text_examples(table, *columns, labels=self.labels or None, labeled=labeled))
 
     def learn(self, examples: Sequence[Any], path: str) -> None:
         found = label_order(example.label for example in examples if example.label is not None)
@@ -80,17 +79,7 @@ class Classify(TextTask):
             self.labels = found
 
     def example(self, value: Any) -> Any:
-        from bpnn.data.examples import TextExample
-
-        if isinstance(value, str):
-            return TextExample(value, None, None)
-        if isinstance(value, Mapping):
-            from bpnn.data.tables import Table
-
-            return _unlabeled(Table.from_rows([dict(value)]), self.option("text"), self.option("text_pair"))
-        if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, str) for part in value):
-            return TextExample(value[0], value[1], None)
-        raise TypeError(f"inputs: expected a text, a pair of texts or a dictionary, got {type(value).__name__}")
+        return plain_text_example(value, self.option("text"), self.option("text_pair"))
 
     def target(self, example: Any) -> Any:
         return None if example.label is None else self.number(example.label, example)
@@ -165,10 +154,15 @@ class Classify(TextTask):
         return worst_labels(outputs, self.truth(examples), self.labels, examples, n, told)
 
 
-def _unlabeled(table: Any, text: str | None, pair: str | None) -> Any:
-    from bpnn.data.examples import text_examples
-
-    return text_examples(table, text, pair, None)[0]
+def plain_text_example(value: Any, text: str | None, pair: str | None) -> Any:
+    """A text, a pair of texts, or a dictionary with the columns `text` and `pair` as an example without label."""
+    if isinstance(value, str):
+        return TextExample(value, None, None)
+    if isinstance(value, Mapping):
+        return text_examples(Table.from_rows([dict(value)]), text, pair, labeled=False)[0]
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, str) for part in value):
+        return TextExample(value[0], value[1], None)
+    raise TypeError(f"inputs: expected a text, a pair of texts or a dictionary, got {type(value).__name__}")
 
 
 def label_predictions(logits: Array, labels: Sequence[str]) -> list[dict[str, Any]]:
