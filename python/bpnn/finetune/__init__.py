@@ -18,13 +18,17 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "lora": ("LoraConfig", "LoraLinear"),
     "ia3": ("IA3Config", "IA3Linear"),
     "bitfit": ("bitfit",),
+    "api": ("Finetuned", "Interrupted", "resume"),
+    "settings": ("Settings", "SettingsError"),
+    "estimate": ("Memory", "TimeEstimate", "available_memory", "estimate_memory"),
     "stored": ("make_dense", "store_frozen"),
     "freeze": ("GradualUnfreezing", "freeze", "freeze_layers", "head_only", "trainable_parameters", "unfreeze"),
     "rates": (
         "discriminative", "get_constant_schedule", "get_constant_schedule_with_warmup",
         "get_cosine_schedule_with_warmup", "get_cosine_with_hard_restarts_schedule_with_warmup",
-        "get_exponential_schedule_with_warmup", "get_inverse_sqrt_schedule", "get_linear_schedule_with_warmup", "get_polynomial_decay_schedule_with_warmup",
-        "get_slanted_triangular_schedule", "layer_groups", "layerwise_decay",
+        "get_exponential_schedule_with_warmup", "get_inverse_sqrt_schedule", "get_linear_schedule_with_warmup",
+        "get_polynomial_decay_schedule_with_warmup", "get_slanted_triangular_schedule",
+        "layer_groups", "layerwise_decay",
     ),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
