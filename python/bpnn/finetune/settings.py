@@ -90,8 +90,8 @@ class Settings:
     freeze_layers: int | None = option(
         None, "of frozen: so many layers from the input are not trained, nor the embeddings", "model", int, low=0, metavar="K",
     )
-    unfreeze_every: float = option(
-        1.0, "of gradual: epochs after which one more layer is trained", "model", float, low=0, above=True, metavar="EPOCHS",
+    layers_per_epoch: float = option(
+        1.0, "of gradual: layers that are trained besides after each epoch", "model", float, low=0, above=True, metavar="LAYERS",
     )
 
     epochs: int = option(3, "passes over the training part", "training", int, low=1)
