@@ -14,6 +14,7 @@ from typing import Any
 
 # Where each public name is; a module is loaded when one of its names is first asked for.
 _NAMES: dict[str, tuple[str, ...]] = {
+    "distill": ("Distillation", "distillation_loss", "student_of"),
     "adapters": ("PeftModel", "get_peft_model"),
     "lora": ("LoraConfig", "LoraLinear"),
     "ia3": ("IA3Config", "IA3Linear"),
