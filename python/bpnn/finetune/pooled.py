@@ -130,24 +130,36 @@ class PooledClassifier(PreTrainedModel):
         The tokenizer is saved by itself: `tokenizer.save_pretrained(folder)`.
         """
         path = os.fspath(folder)
-        for part in ("1_Pooling", "2_Dense"):
-            os.makedirs(os.path.join(path, part), exist_ok=True)
-        files = self.model.save_pretrained(path, dtype=dtype, max_shard_size=max_shard_size)
+        files = save_encoder(self, folder, ("2_Dense", "Dense"), dtype=dtype, max_shard_size=max_shard_size)
         outputs, width = self.classifier.weight.shape
-        _write(path, "modules.json", [
-            {"idx": i, "name": str(i), "path": at, "type": PACKAGE + kind}
-            for i, (at, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")])
-        ])
-        modes = {f"pooling_mode_{name}": self.pooling == mode for mode, name in FLAGS.items()}
-        _write(path, "1_Pooling/config.json", {"word_embedding_dimension": int(width), **modes})
         told = {"in_features": int(width), "out_features": int(outputs), "bias": True, "activation_function": IDENTITY}
         _write(path, "2_Dense/config.json", told)
-        _write(path, SETTINGS, {"max_seq_length": self.max_seq_length or self.model.embeddings.longest, "do_lower_case": False})
         save_weights(
             self, os.path.join(path, "2_Dense"), dtype=dtype,
             rename=lambda name: f"linear.{name.removeprefix('classifier.')}" if name.startswith("classifier.") else None,
         )
         return files
+
+
+def save_encoder(
+    pooled: Any, folder: str | os.PathLike[str], *parts: tuple[str, str], dtype: str | None = None,
+    max_shard_size: int | None = None,
+) -> list[str]:
+    """Write `pooled.model`, its pooling and limit as sentence-transformers reads them; `parts`: folder and type of what follows."""
+    path = os.fspath(folder)
+    every = [("", "Transformer"), ("1_Pooling", "Pooling"), *parts]
+    for part, _ in every:
+        os.makedirs(os.path.join(path, part), exist_ok=True)
+    files = pooled.model.save_pretrained(path, dtype=dtype, max_shard_size=max_shard_size)
+    _write(path, "modules.json", [
+        {"idx": i, "name": str(i), "path": at, "type": PACKAGE + kind} for i, (at, kind) in enumerate(every)
+    ])
+    modes = {f"pooling_mode_{name}": pooled.pooling == mode for mode, name in FLAGS.items()}
+    embeddings = pooled.model.embeddings
+    _write(path, "1_Pooling/config.json", {"word_embedding_dimension": int(embeddings.word_embeddings.weight.shape[1]), **modes})
+    limit = pooled.max_seq_length or embeddings.longest
+    _write(path, SETTINGS, {"max_seq_length": limit, "do_lower_case": bool(getattr(pooled, "lower", False))})
+    return list(files)
 
 
 def bare_encoder(config: ModelConfig) -> BareEncoder:

@@ -1,0 +1,317 @@
+"""Texts to vectors: near where texts belong together. Reimers and Gurevych 2019; Henderson et al. 2017.
+
+    multiple_negatives   -log softmax_j(20 cos(a_i, p_j))[i]: of all texts of the batch the own one is the positive
+    cosine               (cos(a, b) - score)²
+    triplet              max(0, |a - p| - |a - n| + 5)
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+import bpnn
+from bpnn.data import DataError
+from bpnn.data.examples import PairExample, pair_examples
+from bpnn.data.tables import Table
+from bpnn.models._outputs import ModelOutput
+from bpnn.models._pretrained import ModelConfig, PreTrainedModel
+from bpnn.models.sentence import SentenceEncoder
+from bpnn.nn import functional as F
+from bpnn.pretrained import resolve
+from bpnn.train.streaming import Accuracy, Metric
+
+from ..pooled import bare_encoder, save_encoder
+from ._task import Array, Batch, TaskDataset, worst_of
+from ._texts import TextTask
+from .regress import Pearson, pearson, spearman
+
+LOSSES = ("multiple_negatives", "cosine", "triplet")
+SCALE, MARGIN = 20.0, 5.0  # those of sentence-transformers
+
+
+class EmbeddingModel(PreTrainedModel):
+    """A bare encoder whose pooled rows are compared: `loss` and `logits` of texts that come in groups.
+
+    A batch of n examples has n anchors, then their n partners, then perhaps n negatives, in `input_ids` (2n or 3n, T).
+    """
+
+    base_model_prefix = "model"
+
+    def __init__(self, config: ModelConfig, pooling: str = "mean", loss: str = "multiple_negatives"):
+        super().__init__(config)
+        self.pooling, self.loss = pooling, loss
+        self.max_seq_length: int | None = None
+        self.lower = False
+        self.model = bare_encoder(config)
+
+    @classmethod
+    def of(cls, encoder: SentenceEncoder, loss: str) -> Self:
+        """Around the network of `encoder`."""
+        if loss not in LOSSES:
+            raise ValueError(f"loss: expected {', '.join(LOSSES)}, got {loss!r}")
+        with bpnn.nn.init.skip_init():
+            model = cls(encoder.model.config, encoder.pooling, loss)
+        model.model = encoder.model
+        return model
+
+    def embed(self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, **given: Any) -> Any:
+        """The vectors (B, H) of texts, not normalized."""
+        if self.pooling == "cls":
+            return self.model(input_ids, attention_mask, token_type_ids, first_only=True, **given).first()
+        output = self.model(input_ids, attention_mask, token_type_ids, **given)
+        return output.layout.pool(output.rows, self.pooling)
+
+    def forward(
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **given: Any
+    ) -> ModelOutput:
+        """`embeddings` (B, H); with labels (n,) also `loss` and `logits`.
+
+        labels: n scores for "cosine", with logits (n,), the cosines. For the others which partner is the own one, 0 … n - 1, with
+        logits (n, n), or (n, 2n) with negatives: the scaled cosines, and for "triplet" minus the distances.
+        """
+        x = self.embed(input_ids, attention_mask, token_type_ids, **given)
+        if labels is None:
+            return ModelOutput(embeddings=x)
+        n = len(labels)
+        if x.shape[0] % n or x.shape[0] // n not in (2, 3):
+            raise ValueError(f"input_ids: expected two or three texts for each of {n} labels, got {x.shape[0]}")
+        anchors, others = x[:n], x[n:]
+        if self.loss == "cosine":
+            wanted = bpnn.from_numpy(np.asarray(labels, x.dtype))
+            logits = F.cosine_similarity(anchors, others[:n])
+            return ModelOutput(loss=F.mse_loss(logits, wanted), logits=logits, embeddings=x)
+        target = bpnn.from_numpy(np.asarray(labels, np.int64))
+        if self.loss == "triplet":
+            if others.shape[0] != 2 * n:
+                raise ValueError("labels: the triplet loss takes a negative text for each anchor, got none")
+            logits = -_distances(anchors, others)
+            rows = bpnn.arange(n)
+            near, far = logits[rows, target], logits[rows, target + n]
+            losses: Any = F.relu(far - near + MARGIN)
+            return ModelOutput(loss=losses.mean(), logits=logits, embeddings=x)
+        own: Any = F.normalize(anchors)
+        partners: Any = F.normalize(others)
+        logits = own @ partners.T * SCALE
+        return ModelOutput(loss=F.cross_entropy(logits, target), logits=logits, embeddings=x)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, dtype: str | None = None, max_shard_size: int | None = 5_000_000_000,
+    ) -> list[str]:
+        """Write encoder and pooling as sentence-transformers reads them; the tokenizer is saved by itself."""
+        return save_encoder(self, folder, dtype=dtype, max_shard_size=max_shard_size)
+
+
+def _distances(a: Any, b: Any) -> Any:
+    """Euclid's distances (n, m) of rows (n, H) and (m, H); their derivative is finite where they are 0."""
+    squared = ((a.unsqueeze(1) - b.unsqueeze(0)) ** 2).sum(-1)
+    return (squared + 1e-12).sqrt()
+
+
+class Correlation(Pearson):
+    """Spearman's correlation of outputs and targets (N,)."""
+
+    name = "spearman"
+
+    def compute(self) -> float:
+        return spearman(*map(np.concatenate, zip(*self.pairs, strict=True))) if self.pairs else float("nan")
+
+
+class Embed(TextTask):
+    """Settings: text, text_pair, label (columns), max_length, pooling ("mean", "cls", "max"), loss.
+
+    loss: "cosine" for pairs with scores, else "multiple_negatives", which takes the other examples of the batch, and the column
+    negative, as what is far; or "triplet". Scores that do not lie between -1 and 1 are divided by the largest.
+    """
+
+    name = "embed"
+    samples = "pairs"
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.pooling: str | None = self.option("pooling")
+        self.loss: str = self.option("loss", "")
+        self.divisor, self.lower = 1.0, False
+        self._choose()
+
+    def _choose(self) -> None:
+        if self.loss and self.loss not in LOSSES:
+            raise ValueError(f"loss: expected {', '.join(LOSSES)}, got {self.loss!r}")
+        self.monitor = ("val_spearman" if self.loss == "cosine" else "val_accuracy_at_1", "max")
+
+    # --- data --------------------------------------------------------------------------------------------------------------
+
+    def read_table(self, table: Any, labeled: bool | None = True) -> list[Any]:
+        columns = self.option("text"), self.option("text_pair"), self.option("label") if labeled is not False else None
+        return list(pair_examples(table, *columns))
+
+    def learn(self, examples: Sequence[Any], path: str) -> None:
+        scores = [example.score for example in examples if example.score is not None]
+        if not self.loss:
+            self.loss = "cosine" if scores else "multiple_negatives"
+            self._choose()
+        if self.loss == "cosine":
+            if len(scores) != len(examples):
+                raise DataError(f"{path}: expected a score for each pair, got {len(scores)} of {len(examples)}")
+            largest = max(map(abs, scores))
+            self.divisor = largest if largest > 1 else 1.0
+        if self.loss == "triplet" and any(example.negative is None for example in examples):
+            raise DataError(f"{path}: expected a column negative for the triplet loss")
+
+    def example(self, value: Any) -> Any:
+        """A text alone, to be embedded, or a pair, to be compared."""
+        if isinstance(value, str):
+            return PairExample(value, "")
+        if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, str) for part in value):
+            return PairExample(*value)
+        if isinstance(value, Mapping):
+            texts = [part for part in value.values() if isinstance(part, str)]
+            return PairExample(texts[0], "") if len(texts) == 1 else self.read_table(Table.from_rows([dict(value)]), False)[0]
+        raise TypeError(f"inputs: expected a text, a pair of texts or a dictionary, got {type(value).__name__}")
+
+    def dataset(self, examples: Sequence[Any], train: bool = False) -> TaskDataset:
+        """Items with the tokens of an example's texts under "parts"."""
+        groups = [[part for part in (e.first, e.second, e.negative) if part] for e in examples]
+        texts = [part.strip().lower() if self.lower else part.strip() for group in groups for part in group]
+        tokens, cut = self.tokenize(texts, [None] * len(texts))
+        items, at = [], 0
+        for example, group in zip(examples, groups):
+            parts = tokens[at : at + len(group)]
+            at += len(group)
+            item: Batch = {"parts": parts, "length": max(part["length"] for part in parts)}
+            if self.loss == "cosine" and example.score is not None:
+                item["labels"] = example.score / self.divisor
+            items.append(item)
+        return TaskDataset(items, cut, train)
+
+    def collate(self, items: Sequence[Batch]) -> Batch:
+        count = min(len(item["parts"]) for item in items)
+        if self.loss == "cosine":
+            count = min(count, 2)
+        batch = super().collate([item["parts"][i] for i in range(count) for item in items])
+        if count == 1:
+            return batch
+        if self.loss != "cosine":
+            labels: Array = np.arange(len(items))
+        elif all("labels" in item for item in items):
+            labels = np.array([item["labels"] for item in items], np.float32)
+        else:
+            return batch
+        return {"labels": labels, **batch}  # first: their number is that of the samples
+
+    # --- the model ---------------------------------------------------------------------------------------------------------
+
+    def load_model(self, path: str | os.PathLike[str]) -> Any:
+        encoder = SentenceEncoder.from_pretrained(resolve(path), pooling=self.pooling)
+        self.tokenizer, self.pooling, self.lower = encoder.tokenizer, encoder.pooling, encoder.lower
+        model = EmbeddingModel.of(encoder, self.loss or "multiple_negatives").eval()
+        self.settle(model, path)
+        model.max_seq_length, model.lower = self.max_length, self.lower
+        return model
+
+    def load_saved(self, folder: str | os.PathLike[str]) -> Any:
+        return self.load_model(folder)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "pooling": self.pooling, "loss": self.loss, "divisor": self.divisor}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self.pooling, self.loss, self.divisor = state["pooling"], state["loss"], state["divisor"]
+        self._choose()
+
+    # --- judging -----------------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> list[Metric]:
+        return [Correlation()] if self.loss == "cosine" else [Accuracy(name="accuracy_at_1")]
+
+    def outputs(self, model: Any, dataset: TaskDataset, batch_size: int = 64) -> list[Array]:
+        """Of each example the vectors of its texts, (texts, H), of length 1."""
+        parts = [part for item in dataset for part in item["parts"]]
+        flat: list[Any] = [None] * len(parts)
+        for chosen, output in self.run(model, _Parts(parts), batch_size):
+            vectors = output.embeddings.numpy()
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            for i, vector in zip(chosen, vectors, strict=True):
+                flat[i] = vector
+        found, at = [], 0
+        for item in dataset:
+            found.append(np.stack(flat[at : at + len(item["parts"])]))
+            at += len(item["parts"])
+        return found
+
+    def predictions(self, outputs: Any, examples: Sequence[Any]) -> list[dict[str, Any]]:
+        """The similarity of a pair; of a text alone its vector."""
+        return [
+            {"embedding": one[0].tolist()} if len(one) == 1 else {"similarity": float(one[0] @ one[1])} for one in outputs
+        ]
+
+    def scores(self, outputs: Any, examples: Sequence[Any]) -> dict[str, Any]:
+        """Of scored pairs Pearson's and Spearman's correlation with the cosines, and the mean squared difference ("loss").
+
+        Else accuracy@1 and the mean reciprocal rank: how far up an anchor's own partner is among the partners of all examples; of
+        equal cosines those of others count as higher. With negatives also the share that is further than the partner.
+        """
+        anchors, partners = (np.array([one[i] for one in outputs], np.float64) for i in (0, 1))
+        own = (anchors * partners).sum(1)
+        if self.loss == "cosine":
+            truth = np.array([example.score for example in examples], np.float64)
+            return {
+                self.samples: len(own), "loss": float(np.mean((own - truth / self.divisor) ** 2)), "pearson": pearson(own, truth),
+                "spearman": spearman(own, truth),
+            }
+        rank = own_ranks(anchors, partners)
+        found = {
+            self.samples: len(own), "loss": float(self._losses(outputs).mean()), "accuracy_at_1": float((rank == 1).mean()),
+            "accuracy_at_5": float((rank <= 5).mean()), "mrr": float((1 / rank).mean()),
+        }
+        if all(len(one) == 3 for one in outputs):
+            found["triplet_accuracy"] = float(np.mean([one[0] @ one[1] > one[0] @ one[2] for one in outputs]))
+        return found
+
+    def _losses(self, outputs: Sequence[Array], chunk: int = 1024) -> Array:
+        """-log softmax of the scaled cosines of each anchor with all partners."""
+        anchors, partners = (np.array([one[i] for one in outputs], np.float64) for i in (0, 1))
+        losses = np.zeros(len(anchors))
+        for begin in range(0, len(anchors), chunk):
+            part = slice(begin, begin + chunk)
+            logits = SCALE * anchors[part] @ partners.T
+            own = SCALE * (anchors[part] * partners[part]).sum(1)
+            high = logits.max(1)
+            losses[part] = np.log(np.exp(logits - high[:, None]).sum(1)) + high - own
+        return losses
+
+    def worst(self, outputs: Any, examples: Sequence[Any], n: int = 20) -> list[dict[str, Any]]:
+        cosines = np.array([one[0] @ one[1] for one in outputs], np.float64)
+        scored = self.loss == "cosine"
+        if scored:
+            losses = (cosines - np.array([example.score for example in examples]) / self.divisor) ** 2
+        else:
+            losses = self._losses(outputs)
+        return [
+            {
+                "where": examples[i].where, "text": examples[i].first, "text_pair": examples[i].second,
+                **({"label": examples[i].score / self.divisor} if scored else {}), "prediction": float(cosines[i]),
+                "loss": float(losses[i]),
+            }
+            for i in worst_of(losses, n)
+        ]
+
+
+class _Parts(TaskDataset):
+    """Single texts, to be embedded one by one."""
+
+    def __init__(self, items: Sequence[Batch]) -> None:
+        super().__init__([{"parts": [item], "length": item["length"]} for item in items])
+
+
+def own_ranks(anchors: Array, partners: Array, chunk: int = 1024) -> Array:
+    """The rank of each anchor's own partner among all partners by their products, 1 for the highest; (n,)."""
+    found = []
+    for begin in range(0, len(anchors), chunk):
+        products = anchors[begin : begin + chunk] @ partners.T
+        own = products[np.arange(len(products)), np.arange(begin, begin + len(products))]
+        found.append((products >= own[:, None]).sum(1))
+    return np.concatenate(found)
