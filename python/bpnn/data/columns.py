@@ -14,7 +14,7 @@ LABEL = ("label", "labels", "class", "category", "sentiment", "target", "y", "in
 NUMBER = ("score", "label", "labels", "target", "y", "rating", "stars", "value", "similarity", "similarity_score", "sentiment",
           "grade")
 PAIRS = (("text", "text_pair"), ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("text1", "text2"), ("text_a", "text_b"),
-         ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"), ("question", "passage"), 
+         ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"), ("question", "passage"),
          ("query", "passage"), ("query", "document"), ("sentence_a", "sentence_b"))
 OTHERS = ("id", "idx", "index", "guid", "title", "question", "context", "answer", "answers", "answer_text", "answer_start",
           "prompt", "completion", "response", "instruction", "input", "output", "messages", "conversations", "anchor", "query",

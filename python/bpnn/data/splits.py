@@ -123,7 +123,8 @@ def _compare(parts: dict[str, Table]) -> None:
             continue
         if len(table) == len(train) and table.columns == train.columns and all(
                 table.column(column) == train.column(column) for column in table.columns):
-            warnings.warn(f"{table.path}: the {name} part is the training part ({train.path}): its scores say nothing", stacklevel=3)
+            warnings.warn(
+                f"{table.path}: the {name} part is the training part ({train.path}): its scores say nothing", stacklevel=3)
 
 
 # Drawing --------------------------------------------------------------------------------------------------------------

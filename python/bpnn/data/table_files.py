@@ -42,8 +42,8 @@ def read_table(
     - .txt: a column "text" of its lines; `text="whole"`: one row with all of it. Where all lines have as many tabs it is read as
       .tsv, where they are tokens with tags as .conll: "tokens" and "tags", a sentence a row.
 
-    columns: keep these alone. format: "csv", "tsv", "jsonl", "json", "parquet", "txt" or "conll" instead of the ending's. limit: bytes
-    of a line, or of a field in quotes: no more is read before the error.
+    columns: keep these alone. format: csv, tsv, jsonl, json, parquet, txt or conll instead of the ending's. limit: bytes of a line,
+    or of a field in quotes: no more is read before the error.
 
     Raises `DataError` "FILE:LINE: what was expected, what came"; `ImportError` where pyarrow or fsspec is missing.
     """

@@ -27,8 +27,8 @@ def text_examples(
 ) -> list[TextExample]:
     """Examples of classification; a label is a text, "1" where the file has the number 1.
 
-    text, text_pair, label: columns; None: found by name (text, sentence, review …; premise and hypothesis …; label, class, sentiment
-    …), or by content where that leaves no doubt. labels: all that are allowed; None: those that come, at least two. labeled: True:
+    text, text_pair, label: columns; None: found by name (text, sentence, review …; premise and hypothesis …; label, class …), or
+    by content where that leaves no doubt. labels: all that are allowed; None: those that come, at least two. labeled: True:
     raise where there is no column of labels; False: do not look for one.
 
     Raises `DataError` for a missing column (lists those there are), an empty text, a label that is missing or not allowed, one
