@@ -31,6 +31,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "get_polynomial_decay_schedule_with_warmup", "get_slanted_triangular_schedule",
         "layer_groups", "layerwise_decay",
     ),
+    "adversarial": ("FGSM", "PGD", "fgsm", "pgd"),
+    "embedding_attacks": ("EmbeddingPGD", "FGM", "FreeLB"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
