@@ -3,6 +3,7 @@
     bpnn train digits [options]      bpnn evaluate RUN      bpnn predict RUN image.png …
     bpnn train --resume RUN          bpnn versions          bpnn --version
     bpnn embed MODEL texts.txt       bpnn generate MODEL "a prompt"
+    bpnn finetune MODEL --data FILE
 """
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from . import embed, evaluate, generate, predict
+from . import embed, evaluate, finetune, generate, predict
 from .arguments import Parser
 from .errors import CliError, report
 from .run import Run
@@ -34,7 +35,7 @@ def parser() -> Parser:
         sub.set_defaults(task=name)
         task.add_options(sub)
 
-    for module in (evaluate, predict, embed, generate):
+    for module in (finetune, evaluate, predict, embed, generate):
         sub = commands.add_parser(module.NAME, help=module.HELP, description=module.DESCRIPTION)
         sub.set_defaults(run=module.run)
         module.add_options(sub)

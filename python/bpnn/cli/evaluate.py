@@ -16,7 +16,10 @@ DESCRIPTION = "Load the model of a run folder and print its scores on the test s
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", help="the run folder")
-    parser.add_argument("--data", metavar="DIR", help="where the data is now (default: where it was in training, or BPNN_DATA)")
+    parser.add_argument(
+        "--data", metavar="DIR",
+        help="where the data is now (default: where it was in training, or BPNN_DATA); of a fine-tuned model: any data to score",
+    )
     parser.add_argument("--threads", type=ranged(int, 1, 1024), help="default: all processors")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import digits, lm, sentiment
+from . import digits, finetune, lm, sentiment
 from .errors import CliError
 from .run import Run
 
@@ -19,6 +19,8 @@ TASKS: dict[str, Any] = {"digits": digits, "lm": lm, "sentiment": sentiment}
 def task_of(run: Run) -> Any:
     """The module of the task that a run is of."""
     task = run.config["task"]
+    if task == finetune.NAME:  # a run of `bpnn finetune`, which is no task of `bpnn train`
+        return finetune
     if task not in TASKS:
         raise CliError(f"{run.folder}: a run of task {task!r}, which this bpnn does not know")
     return TASKS[task]
