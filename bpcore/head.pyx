@@ -15,6 +15,7 @@ from bpcore.arith cimport MUL, arith_number
 from bpcore.gemm cimport product
 from bpcore.loss cimport MEAN, NONE, number, reduction_of, scalar
 from bpcore.memory cimport contiguous, empty
+from bpcore.stored cimport StoredMatrix, times, times_transposed
 from bpcore.operand cimport cast, is_real, new, shape_of
 from bpcore.simd cimport kernels
 from bpcore.tensor cimport Node, Tensor, as_tensor, attach, records, recordsn, wrap
@@ -50,6 +51,7 @@ cdef const bp_head *table = bp_choose(isa)
 # against all rows at once, of 256 7 %, of 128 10 %.
 cdef enum:
     ROWS = 512                 # the fewest rows in a chunk
+    FROZEN_ROWS = 256          # the same where W gets no gradient
     BYTES = 8 << 20            # more of them where their logits take less than this
 
 
@@ -91,7 +93,8 @@ cdef inline char *data(ndarray a) noexcept:
 @cython.final
 cdef class Head:
     """What one pass over the rows needs, and what it makes."""
-    cdef ndarray x, w, b                       # (M, K), (V, K), (V) or None
+    cdef ndarray x, b                          # (M, K), (V) or None
+    cdef object w                              # (V, K), an array or a StoredMatrix
     cdef ndarray classes, weight               # (M), (V) or None
     cdef ndarray losses, dx, dw, db            # (M), (M, K), (V, K), (V); the gradients None where not wanted
     cdef double smoothing, scale
@@ -99,8 +102,8 @@ cdef class Head:
 
     cdef int run(self, ndarray each, bint wanted) except -1:
         """The losses of all rows and, where `wanted`, the gradients of their sum times `scale` and `each`."""
-        cdef Py_ssize_t begin, end, m = np.PyArray_DIM(self.x, 0), cols = np.PyArray_DIM(self.w, 0)
-        cdef int typenum = np.PyArray_TYPE(self.w)
+        cdef Py_ssize_t begin, end, m = np.PyArray_DIM(self.x, 0), cols = self.w.shape[0]
+        cdef int typenum = np.PyArray_TYPE(self.x)
         cdef npy_intp dims[2]
         cdef ndarray z, room, x, ones = None
         cdef Rows j
@@ -109,7 +112,7 @@ cdef class Head:
         dims[0], dims[1] = (m + pieces - 1) // pieces, cols
         room = empty(2, dims, typenum)
         if self.db is not None:
-            ones = numpy.ones((1, dims[0]), self.w.dtype)
+            ones = numpy.ones((1, dims[0]), self.x.dtype)
         j.weight = data(self.weight)
         j.cols = cols
         j.smoothing, j.scale = self.smoothing, self.scale
@@ -121,15 +124,15 @@ cdef class Head:
         for piece in range(pieces):
             end = m * (piece + 1) // pieces
             z, x = room[:end - begin], self.x[begin:end]
-            product(z, x, self.w.T, 1, 0, self.b)
-            j.loss = data(self.losses) + begin * np.PyArray_ITEMSIZE(self.w)
+            times_transposed(z, x, self.w, False, self.b, NULL, None)
+            j.loss = data(self.losses) + begin * np.PyArray_ITEMSIZE(self.x)
             j.z = data(z)
             j.t = <const int64_t *> np.PyArray_DATA(self.classes) + begin
-            j.each = NULL if each is None else data(each) + begin * np.PyArray_ITEMSIZE(self.w)
+            j.each = NULL if each is None else data(each) + begin * np.PyArray_ITEMSIZE(self.x)
             with nogil:
                 parallel_for(rows_range, &j, end - begin, cost)
             if self.dx is not None:
-                product(self.dx[begin:end], z, self.w)
+                times(self.dx[begin:end], z, self.w, False, 0)
             if self.dw is not None:
                 product(self.dw, z.T, x, 1, piece > 0)
             if self.db is not None:
@@ -139,10 +142,10 @@ cdef class Head:
 
     cdef void ask(self, Py_ssize_t rows, bint dx, bint dw, bint db):
         """Make room for these gradients."""
-        cdef int typenum = np.PyArray_TYPE(self.w)
+        cdef int typenum = np.PyArray_TYPE(self.x)
         self.dx = new((rows, np.PyArray_DIM(self.x, 1)), typenum) if dx else None
-        self.dw = new(shape_of(self.w), typenum) if dw else None
-        self.db = new((np.PyArray_DIM(self.w, 0),), typenum) if db else None
+        self.dw = new(self.w.shape, typenum) if dw else None
+        self.db = new((self.w.shape[0],), typenum) if db else None
 
 
 cdef ndarray spread_rows(ndarray part, ndarray kept, tuple shape):
@@ -190,18 +193,22 @@ cdef class LinearCrossEntropyRowsNode(Node):
 
 # --- public ---------------------------------------------------------------------------------------------------------------
 
-cdef int check(Tensor x, Tensor w, Tensor b) except -1:
-    if not is_real(np.PyArray_TYPE(w.array)):
+cdef int check(Tensor x, Tensor w, Tensor b, bint stored) except -1:
+    """Raise where dtypes or shapes do not fit; a `stored` weight fits an input of any real type."""
+    cdef object kind = x.dtype if stored else w.dtype
+    if stored and not is_real(np.PyArray_TYPE(x.array)):
+        raise TypeError(f"input: expected float32 or float64, got {x.dtype}")
+    if not stored and not is_real(np.PyArray_TYPE(w.array)):
         raise TypeError(f"linear_weight: expected float32 or float64, got {w.dtype}")
     if w.ndim < 2:
         raise RuntimeError(f"linear_weight: expected shape (classes, in_features) or (classes, …, in_features), got {w.shape}")
     if x.ndim == 0 or x.shape[x.ndim - 1] != w.shape[w.ndim - 1]:
         raise RuntimeError(
             f"input: expected shape (*, {w.shape[w.ndim - 1]}) for a linear_weight of shape {w.shape}, got {x.shape}")
-    if x.array.dtype != w.array.dtype:
+    if x.array.dtype != kind:
         raise RuntimeError(f"input: expected the dtype of linear_weight, {w.dtype}, got {x.dtype}")
-    if b is not None and (b.array.dtype != w.array.dtype or b.shape != w.shape[:w.ndim - 1]):
-        raise RuntimeError(f"linear_bias: expected {w.dtype} of shape {w.shape[:w.ndim - 1]}, got {b.dtype} of shape {b.shape}")
+    if b is not None and (b.array.dtype != kind or b.shape != w.shape[:w.ndim - 1]):
+        raise RuntimeError(f"linear_bias: expected {kind} of shape {w.shape[:w.ndim - 1]}, got {b.dtype} of shape {b.shape}")
     return 0
 
 
@@ -225,16 +232,16 @@ cdef ndarray classes_of(Tensor t, tuple shape, Py_ssize_t cols, int64_t ignore):
     return classes
 
 
-cdef Tensor composed(Tensor x, Tensor w, Tensor t, Tensor b, object weight, object reduction, object ignore, double smoothing):
+cdef Tensor composed(Tensor x, object given, Tensor w, Tensor t, Tensor b, object weight, object reduction, object ignore, double smoothing):
     """With all logits at once: for probabilities as targets, and for a loss over several axes."""
     cdef tuple lead = x.shape[:x.ndim - 1], more = w.shape[1:w.ndim - 1]
     cdef Py_ssize_t cols = w.shape[0]
     if more:
         if x.ndim != 2:
             raise RuntimeError(f"input: expected shape (N, in_features) for a linear_weight of shape {w.shape}, got {x.shape}")
-        w = reshape(w, (-1, w.shape[w.ndim - 1]))
+        given = reshape(w, (-1, w.shape[w.ndim - 1]))
         b = None if b is None else reshape(b, -1)
-    logits = linear(x, w, b)
+    logits = linear(x, given, b)
     if more:
         logits = reshape(logits, lead + (cols,) + more)
     elif x.ndim > 2:
@@ -248,20 +255,22 @@ def linear_cross_entropy(input, linear_weight, target, *, linear_bias=None, weig
                          double label_smoothing=0.0, options=None):
     """`cross_entropy(linear(input, linear_weight, linear_bias), target, …)` without the logits of all rows at once.
 
-    input x: (*, K); linear_weight W: (V, K); linear_bias: (V,) or None; target: classes, integers of shape (*), or probabilities
+    input x: (*, K); linear_weight W: (V, K), or a `StoredMatrix`; linear_bias: (V,) or None; target: classes, integers of shape (*), or probabilities
     of shape (*, V). `weight` (V,), `reduction`, `ignore_index` (None: -100) and `label_smoothing` are those of `cross_entropy`.
     `options`: how many rows of logits exist at a time, an integer or an object that has it as `batch_chunk_size`; None, there too,
-    chooses 512 or more. Rows of `ignore_index` are not computed.
+    chooses 512 or more, 256 where W gets no gradient. Rows of `ignore_index` are not computed.
 
     With "mean" and "sum" forward computes the gradients too, where they are wanted; with "none" backward computes the logits again.
     Probabilities, and a W of shape (V, d1, …, K) with a target (N, d1, …), are computed with all logits at once.
 
     Raises `RuntimeError` that names the argument whose shape or dtype does not fit, `IndexError` for a class out of range,
     `TypeError` and `ValueError` for other targets."""
-    cdef Tensor x = as_tensor(input, "input"), w = as_tensor(linear_weight, "linear_weight"), t = as_tensor(target, "target"), out
+    cdef bint stored = isinstance(linear_weight, StoredMatrix)
+    cdef Tensor x = as_tensor(input, "input"), t = as_tensor(target, "target"), out
+    cdef Tensor w = wrap((<StoredMatrix> linear_weight).numbers) if stored else as_tensor(linear_weight, "linear_weight")
     cdef Tensor b = None if linear_bias is None else as_tensor(linear_bias, "linear_bias"), p
-    cdef int code = reduction_of(None, None, reduction), typenum = np.PyArray_TYPE(w.array)
-    check(x, w, b)
+    cdef int code = reduction_of(None, None, reduction), typenum = np.PyArray_TYPE(x.array)
+    check(x, w, b, stored)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing: expected a number in [0, 1], got {label_smoothing}")
     cdef tuple shape = x.shape, lead = shape[:len(shape) - 1]
@@ -270,7 +279,7 @@ def linear_cross_entropy(input, linear_weight, target, *, linear_bias=None, weig
     if soft and ignore_index is not None:
         raise RuntimeError(f"ignore_index: expected None for probabilities, got {ignore_index}")
     if soft or w.ndim > 2:
-        return composed(x, w, t, b, weight, reduction, ignore_index, label_smoothing)
+        return composed(x, linear_weight, w, t, b, weight, reduction, ignore_index, label_smoothing)
     cdef int64_t ignore = -100 if ignore_index is None else ignore_index
     cdef ndarray classes = classes_of(t, lead, cols, ignore), kept = None, values
     cdef Head head = Head()
@@ -283,14 +292,14 @@ def linear_cross_entropy(input, linear_weight, target, *, linear_bias=None, weig
         head.weight = contiguous(cast(p.array, typenum))
     rows = np.PyArray_SIZE(classes)
     head.x = (<object> contiguous(x.array)).reshape(rows, shape[len(shape) - 1])
-    head.w, head.b = w.array, None if b is None else contiguous(b.array)
+    head.w, head.b = linear_weight if stored else w.array, None if b is None else contiguous(b.array)
     counts = classes != ignore
     if not counts.all():
         kept = numpy.flatnonzero(counts)
         classes, head.x = classes[kept], head.x[kept]
     head.classes = classes
     m = np.PyArray_SIZE(classes)
-    head.chunk = chunk_of(options, cols * np.PyArray_ITEMSIZE(w.array))
+    head.chunk = chunk_of(options, cols * np.PyArray_ITEMSIZE(x.array), w.wants_grad())
     head.smoothing = label_smoothing
     cdef double mass = 1
     if code == MEAN:
@@ -313,11 +322,11 @@ def linear_cross_entropy(input, linear_weight, target, *, linear_bias=None, weig
     return out
 
 
-cdef Py_ssize_t chunk_of(object options, Py_ssize_t bytes) except -1:
-    """How many rows of logits, of so many bytes each, exist at a time."""
+cdef Py_ssize_t chunk_of(object options, Py_ssize_t bytes, bint trained) except -1:
+    """How many rows of logits, of so many bytes each, exist at a time; fewer where there is no dW to go over."""
     rows = getattr(options, "batch_chunk_size", options)
     if rows is None:
-        return max(<Py_ssize_t> ROWS, BYTES // max(<Py_ssize_t> 1, bytes))
+        return max(<Py_ssize_t> ROWS if trained else <Py_ssize_t> FROZEN_ROWS, BYTES // max(<Py_ssize_t> 1, bytes))
     if not isinstance(rows, int) or rows < 1:
         raise ValueError(f"options: expected a number of rows, 1 or more, or an object with batch_chunk_size, got {options!r}")
     return rows

@@ -4,6 +4,15 @@ from numpy cimport ndarray
 from bpcore.activation cimport Map
 
 
+cdef struct Rows:
+    void *out
+    const void *numbers
+    const float *scales
+    Py_ssize_t cols, blocks
+    Py_ssize_t first                   # the matrix's row that becomes the first row of `out`
+    bint is_double
+
+
 cdef class StoredMatrix:
     cdef readonly str kind             # "bfloat16" or "int8"
     cdef readonly tuple shape          # (N, K)
@@ -11,6 +20,7 @@ cdef class StoredMatrix:
     cdef ndarray scales                # float32, (N, blocks of K); None for bfloat16
 
     cdef ndarray rows(self, Py_ssize_t begin, Py_ssize_t end, int typenum)
+    cdef void describe(self, Rows *r, ndarray out) noexcept
 
 
 # What a linear map multiplies with: an array (N, K), or (K, N) where `across`, or a StoredMatrix.

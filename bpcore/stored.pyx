@@ -6,7 +6,7 @@ the matrix is never there as a whole. Sizes: M rows of x, K inputs, N outputs; y
 """
 cimport cython
 cimport numpy as np
-from libc.stdint cimport int8_t, uint16_t
+from libc.stdint cimport int8_t, int64_t, uint16_t
 from numpy cimport NPY_DOUBLE, NPY_FLOAT, ndarray, npy_intp
 
 from bpcore.activation cimport Map
@@ -52,28 +52,45 @@ cdef Py_ssize_t PIECE = 1 << 19
 
 # --- rows -----------------------------------------------------------------------------------------------------------------
 
-cdef struct Rows:
-    void *out
-    const void *numbers
-    const float *scales
-    Py_ssize_t cols, blocks
-    bint is_double
+cdef struct Taken:
+    Rows rows
+    const int64_t *places
+
+
+cdef inline void widen_row(const Rows *r, Py_ssize_t to, Py_ssize_t row) noexcept nogil:
+    """Row `to` of `out`, from row `row` of the matrix."""
+    cdef Py_ssize_t at = row * r.cols
+    to *= r.cols
+    if r.scales is NULL:
+        if r.is_double:
+            table.f64.widen_bfloat16(<double *> r.out + to, <const uint16_t *> r.numbers + at, r.cols)
+        else:
+            table.f32.widen_bfloat16(<float *> r.out + to, <const uint16_t *> r.numbers + at, r.cols)
+    elif r.is_double:
+        table.f64.widen_int8(<double *> r.out + to, <const int8_t *> r.numbers + at, r.scales + row * r.blocks, r.cols)
+    else:
+        table.f32.widen_int8(<float *> r.out + to, <const int8_t *> r.numbers + at, r.scales + row * r.blocks, r.cols)
 
 
 cdef void widen_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     cdef Rows *r = <Rows *> ctx
-    cdef Py_ssize_t i, at
+    cdef Py_ssize_t i
     for i in range(begin, end):
-        at = i * r.cols
-        if r.scales is NULL:
-            if r.is_double:
-                table.f64.widen_bfloat16(<double *> r.out + at, <const uint16_t *> r.numbers + at, r.cols)
-            else:
-                table.f32.widen_bfloat16(<float *> r.out + at, <const uint16_t *> r.numbers + at, r.cols)
-        elif r.is_double:
-            table.f64.widen_int8(<double *> r.out + at, <const int8_t *> r.numbers + at, r.scales + i * r.blocks, r.cols)
-        else:
-            table.f32.widen_int8(<float *> r.out + at, <const int8_t *> r.numbers + at, r.scales + i * r.blocks, r.cols)
+        widen_row(r, i, r.first + i)
+
+
+cdef void take_range(void *ctx, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    cdef Taken *t = <Taken *> ctx
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        widen_row(&t.rows, i, t.places[i])
+
+
+cdef int typenum_of(object dtype) except -1:
+    kind = numpy.dtype(dtype)
+    if kind not in (numpy.float32, numpy.float64):
+        raise TypeError(f"dtype: expected float32 or float64, got {kind}")
+    return NPY_DOUBLE if kind == numpy.float64 else NPY_FLOAT
 
 
 @cython.final
@@ -106,6 +123,16 @@ cdef class StoredMatrix:
         return (self.numbers,) if self.scales is None else (self.numbers, self.scales)
 
     @property
+    def dtype(self):
+        """float32, which the numbers stand for."""
+        return numpy.dtype(numpy.float32)
+
+    @property
+    def requires_grad(self):
+        """False."""
+        return False
+
+    @property
     def nbytes(self):
         """Bytes of all parts."""
         return sum([part.nbytes for part in self.parts])
@@ -116,22 +143,40 @@ cdef class StoredMatrix:
         dims[0], dims[1] = end - begin, np.PyArray_DIM(self.numbers, 1)
         cdef ndarray out = empty(2, dims, typenum)
         cdef Rows r
-        r.out, r.cols, r.is_double = np.PyArray_DATA(out), dims[1], typenum == NPY_DOUBLE
-        r.numbers = <char *> np.PyArray_DATA(self.numbers) + begin * dims[1] * np.PyArray_ITEMSIZE(self.numbers)
-        r.scales, r.blocks = NULL, 0
-        if self.scales is not None:
-            r.blocks = np.PyArray_DIM(self.scales, 1)
-            r.scales = <const float *> np.PyArray_DATA(self.scales) + begin * r.blocks
+        self.describe(&r, out)
+        r.first = begin
         with nogil:
             parallel_for(widen_range, &r, dims[0], 0.15 * dims[1])
         return out
 
+    cdef void describe(self, Rows *r, ndarray out) noexcept:
+        """What the loops over rows need, from the first row on."""
+        r.out, r.cols, r.is_double = np.PyArray_DATA(out), np.PyArray_DIM(out, 1), np.PyArray_TYPE(out) == NPY_DOUBLE
+        r.numbers, r.scales, r.blocks, r.first = np.PyArray_DATA(self.numbers), NULL, 0, 0
+        if self.scales is not None:
+            r.scales, r.blocks = <const float *> np.PyArray_DATA(self.scales), np.PyArray_DIM(self.scales, 1)
+
     def dense(self, dtype="float32"):
         """All of it as a new array (N, K) of float32 or float64."""
-        kind = numpy.dtype(dtype)
-        if kind not in (numpy.float32, numpy.float64):
-            raise TypeError(f"dtype: expected float32 or float64, got {kind}")
-        return self.rows(0, np.PyArray_DIM(self.numbers, 0), NPY_DOUBLE if kind == numpy.float64 else NPY_FLOAT)
+        return self.rows(0, np.PyArray_DIM(self.numbers, 0), typenum_of(dtype))
+
+    def take(self, places, dtype="float32"):
+        """The rows at `places`, int64 of any shape (*), as a new array (*, K). Raises `IndexError` for a place that is no row."""
+        cdef npy_intp dims[2]
+        cdef ndarray wanted = contiguous(numpy.asarray(places))
+        cdef Taken t
+        cdef Rows *r = &t.rows
+        if np.PyArray_TYPE(wanted) != np.NPY_INT64:
+            raise TypeError(f"places: expected int64, got {wanted.dtype}")
+        if wanted.size and not (0 <= wanted.min() and wanted.max() < self.shape[0]):
+            raise IndexError(f"places: expected 0 to {self.shape[0] - 1}, got {wanted.min()} to {wanted.max()}")
+        dims[0], dims[1] = np.PyArray_SIZE(wanted), self.shape[1]
+        cdef ndarray out = empty(2, dims, typenum_of(dtype))
+        t.places = <const int64_t *> np.PyArray_DATA(wanted)
+        self.describe(r, out)
+        with nogil:
+            parallel_for(take_range, &t, dims[0], 20 + 0.15 * dims[1])
+        return out.reshape(places.shape + (self.shape[1],))
 
     def __deepcopy__(self, memo):
         return self                     # nobody changes it

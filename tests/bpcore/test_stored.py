@@ -82,6 +82,52 @@ def test_linear(kind, dtype, shape, activation):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * np.sqrt(max(n, k)) * 3)
 
 
+@BOTH
+@KINDS
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("rows", [1, 700])
+def test_head_of_a_language_model(kind, dtype, ignored, rows):
+    stored = store(RNG.normal(size=(1100, 48)).astype(np.float32), kind)
+    x, b = RNG.normal(size=(rows, 48)).astype(dtype), RNG.normal(size=1100).astype(dtype)
+    target = RNG.integers(0, 1100, rows)
+    if ignored and rows > 1:
+        target[::3] = -100
+    tx, tb = (bpnn.from_numpy(a.copy()).requires_grad_() for a in (x, b))
+    loss = F.linear_cross_entropy(tx, stored, bpnn.from_numpy(target), linear_bias=tb)
+    loss.backward()
+    z = x.astype(float) @ stored.dense("float64").T + b
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    kept = np.flatnonzero(target >= 0)
+    wanted = -np.log(p[kept, target[kept]]).mean()
+    dz = np.zeros_like(p)
+    dz[kept] = p[kept]
+    dz[kept, target[kept]] -= 1
+    dz /= len(kept)
+    tolerance = 1e-4 if dtype == np.float32 else 1e-10
+    np.testing.assert_allclose(loss.item(), wanted, rtol=tolerance)
+    np.testing.assert_allclose(tx.grad.numpy(), dz @ stored.dense("float64"), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(tb.grad.numpy(), dz.sum(0), rtol=tolerance, atol=tolerance)
+    soft = np.full((rows, 1100), 1 / 1100, dtype)
+    np.testing.assert_allclose(
+        F.linear_cross_entropy(tx, stored, bpnn.from_numpy(soft), linear_bias=tb).item(), -np.log(p).mean(1).mean(), rtol=tolerance)
+
+
+@KINDS
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5)])
+def test_rows_of_a_table(kind, shape):
+    stored = store(RNG.normal(size=(40, 70)).astype(np.float32), kind)
+    places = RNG.integers(0, 40, shape)
+    for dtype in (np.float32, np.float64):
+        got = stored.take(np.asarray(places), dtype)
+        assert got.dtype == dtype and got.shape == (*shape, 70)
+        np.testing.assert_array_equal(got, stored.dense(dtype)[places])
+    with pytest.raises(IndexError, match="places: expected 0 to 39, got 40 to 40"):
+        stored.take(np.array([40]))
+    with pytest.raises(TypeError, match="places: expected int64"):
+        stored.take(np.array([1.0]))
+
+
 def test_more_axes_and_no_gradient():
     stored = store(RNG.normal(size=(6, 4)).astype(np.float32), "int8")
     x = bpnn.randn(2, 3, 4)

@@ -10,7 +10,7 @@ from bpnn.models.auto import AutoModelForCausalLM
 from bpnn.models.bert import BertConfig, BertForMaskedLM, BertForSequenceClassification
 from bpnn.models.gpt2 import Conv1D, GPT2Config, GPT2LMHeadModel
 from bpnn.models.llama import LlamaConfig, LlamaForCausalLM
-from bpnn.nn import StoredLinear
+from bpnn.nn import StoredEmbedding, StoredLinear
 
 KINDS = pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 TOKENS = np.array([[1, 5, 2, 9, 3], [4, 4, 7, 1, 0]])
@@ -41,7 +41,7 @@ def rounded(array, kind):
     out = array.copy()
     for i in range(0, array.shape[1], 32):
         scale = np.abs(array[:, i : i + 32]).max(1, keepdims=True) / np.float32(127)
-        out[:, i : i + 32] = np.rint(array[:, i : i + 32] / scale) * scale
+        out[:, i : i + 32] = np.rint(array[:, i : i + 32] / np.where(scale > 0, scale, 1)) * scale
     return out
 
 
@@ -51,9 +51,9 @@ def test_the_model_with_rounded_weights(name, kind):
     bpnn.manual_seed(0)
     model = MODELS[name]().eval()
     stored = store_frozen(copy.deepcopy(model), kind)
-    places = [path for path, module in stored.named_modules() if isinstance(module, StoredLinear)]
+    places = [path for path, module in stored.named_modules() if isinstance(module, (StoredLinear, StoredEmbedding))]
     modules = dict(model.named_modules())
-    assert len(places) == {"bert": 13, "gpt2": 8, "llama": 14}[name]  # no head, no tied table
+    assert len(places) == {"bert": 14, "gpt2": 10, "llama": 16}[name]  # no classifier, no other embeddings
     with bpnn.no_grad():
         for path in places:
             weight = modules[path].weight.requires_grad_(False)
@@ -63,7 +63,7 @@ def test_the_model_with_rounded_weights(name, kind):
     wanted, got = model(TOKENS).logits, stored(TOKENS).logits
     np.testing.assert_allclose(got.detach().numpy(), wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
     dense = make_dense(copy.deepcopy(stored))
-    assert not any(isinstance(module, StoredLinear) for module in dense.modules())
+    assert not any(isinstance(module, (StoredLinear, StoredEmbedding)) for module in dense.modules())
     assert {k: v.shape for k, v in dense.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
     np.testing.assert_allclose(dense(TOKENS).logits.detach().numpy(), wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
 
@@ -72,10 +72,10 @@ def test_the_model_with_rounded_weights(name, kind):
 def test_gradients_go_through_and_frozen_weights_get_none(kind):
     model = store_frozen(gpt2(), kind).train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    assert all(p.ndim == 1 or p.shape[0] in (30, 16) for p in trained)  # tables and norms
+    assert [p.shape for p in trained if p.ndim > 1] == [(16, 16)] and len(trained) == 11  # positions and norms
     model(TOKENS, labels=TOKENS).loss.backward()
     assert all(p.grad is not None and np.isfinite(p.grad.numpy()).all() for p in trained)
-    frozen = [m.bias for m in model.modules() if isinstance(m, StoredLinear)]
+    frozen = [m.bias for m in model.modules() if isinstance(m, StoredLinear) and m.bias is not None]
     assert len(frozen) == 8 and all(p.grad is None and not p.requires_grad for p in frozen)
 
 
@@ -104,10 +104,20 @@ def test_from_pretrained(tmp_path, name, kind):
     np.testing.assert_allclose(again(TOKENS).logits.detach().numpy(), wanted(TOKENS).logits.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_heads_tied_to_the_table_stay():
-    model = store_frozen(bert(BertForMaskedLM), "int8")
-    assert type(model.cls.predictions.decoder) is nn.Linear
-    assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
+@KINDS
+def test_tied_tables_stay_tied(kind):
+    model = bert(BertForMaskedLM).eval()
+    stored = store_frozen(copy.deepcopy(model), kind)
+    assert stored.cls.predictions.decoder.weight is stored.bert.embeddings.word_embeddings.weight
+    dense = make_dense(copy.deepcopy(stored))
+    assert dense.cls.predictions.decoder.weight is dense.bert.embeddings.word_embeddings.weight
+    wanted, got = (m(TOKENS, labels=TOKENS) for m in (dense, stored))
+    np.testing.assert_allclose(got.loss.item(), wanted.loss.item(), rtol=1e-5)
+    np.testing.assert_allclose(got.logits.detach().numpy(), wanted.logits.detach().numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="resize_token_embeddings: the table is kept as"):
+        stored.resize_token_embeddings(40)
+    with pytest.raises(IndexError, match="0 to 29"):
+        stored(np.array([[30]]))
 
 
 def test_memory_of_a_matrix():

@@ -5,10 +5,10 @@
 """
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bpnn import nn
-from bpnn.nn.modules.stored import StoredLinear, Storing
+from bpnn.nn.modules.stored import StoredEmbedding, StoredLinear, Storing
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -16,12 +16,14 @@ Model = TypeVar("Model", bound=nn.Module)
 def store_frozen(model: Model, kind: str = "int8") -> Model:
     """Keep the weights of the linear maps of `model` as "bfloat16" (half the memory) or "int8" (28 %), frozen; returns it, changed.
 
-    The head, embeddings and tied weights stay as they are; so does what trains along, such as adapters, once something in the model
-    is frozen. Products are computed in the type of the activations. Raises `ValueError` for another kind.
+    The table of tokens is kept so, too, and the map to their scores; classifiers and embeddings of positions stay as they are. So does
+    what trains along, such as adapters, once something in the model is frozen. Products are computed in the type of the activations.
+    Raises `ValueError` for another kind.
     """
     storing = Storing(model, kind)
     some_frozen = not all(parameter.requires_grad for parameter in model.parameters())
-    for name, (parent, child) in list(storing.places.items()):
+    for name, places in list(storing.places.items()):
+        parent, child = places[0]
         if not (some_frozen and parent._modules[child].weight.requires_grad):
             storing(name)
     return model
@@ -29,8 +31,10 @@ def store_frozen(model: Model, kind: str = "int8") -> Model:
 
 def make_dense(model: Model) -> Model:
     """The opposite of `store_frozen`: all weights as float32, with the numbers that they stood for, still frozen; returns it, changed."""
+    shared: dict[int, Any] = {}
     for parent in list(model.modules()):
         for name, module in list(parent._modules.items()):
-            if isinstance(module, StoredLinear):
-                parent._modules[name] = module.dense()
+            if isinstance(module, (StoredLinear, StoredEmbedding)):
+                parent._modules[name] = made = module.dense()
+                made.weight = shared.setdefault(id(module.matrix), made.weight)  # tied as they were
     return model

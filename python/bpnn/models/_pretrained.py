@@ -22,7 +22,7 @@ import numpy as np
 import bpnn
 from bpnn import nn
 from bpnn.nn import init
-from bpnn.nn.modules.stored import StoredLinear, Storing, check_kind
+from bpnn.nn.modules.stored import StoredEmbedding, StoredLinear, Storing, check_kind
 from bpnn.pretrained import PretrainedConfig, Weights, load_into, open_pretrained, resolve, save_weights, write_config
 from bpnn.pretrained.loading import matches
 
@@ -263,7 +263,7 @@ class PreTrainedModel(TokenTables, nn.Module):
         dtype: "float32", "float16" or "bfloat16" for all tensors. By default a tensor gets the type that it had in its file if
         that loses nothing, so what was not changed gets the same bytes. max_shard_size: bytes a file.
         """
-        if any(isinstance(module, StoredLinear) for module in self.modules()):
+        if any(isinstance(module, (StoredLinear, StoredEmbedding)) for module in self.modules()):
             raise ValueError(
                 "save_pretrained: weights of this model are kept as bfloat16 or int8; bpnn.finetune.make_dense(model) makes them "
                 "float32 again, or save the adapters alone"

@@ -6,9 +6,9 @@ from typing import Any
 import bpnn
 from bpnn import nn
 from bpnn.nn import init
-
-INPUTS = ("word_embeddings", "wte", "embed_tokens")  # how the architectures call them
-OUTPUTS = ("lm_head", "decoder", "vocab_projector")
+from bpnn.nn.modules.stored import SCORES as OUTPUTS
+from bpnn.nn.modules.stored import TOKENS as INPUTS
+from bpnn.nn.modules.stored import StoredEmbedding
 
 
 class TokenTables:
@@ -59,6 +59,8 @@ class TokenTables:
         The map to scores goes along, and `config.vocab_size`. Make the optimizer afterwards: the parameters are new ones.
         """
         table = self.get_input_embeddings()
+        if isinstance(table, StoredEmbedding):
+            raise ValueError("resize_token_embeddings: the table is kept as bfloat16 or int8: change its size before store_frozen")
         old = table.weight.shape[0]
         count = old if new_num_tokens is None else new_num_tokens
         if pad_to_multiple_of:

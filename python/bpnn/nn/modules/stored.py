@@ -1,4 +1,4 @@
-"""Affine maps whose frozen weight is kept in fewer bits."""
+"""Affine maps and tables whose frozen weight is kept in fewer bits."""
 from __future__ import annotations
 
 from typing import Any
@@ -11,13 +11,14 @@ from bpnn.nn import functional as F
 from bpnn.nn import init
 from bpnn.nn.modules.linear import Linear
 from bpnn.nn.modules.module import Module
+from bpnn.nn.modules.sparse import Embedding
 from bpnn.nn.parameter import Parameter
 
 
 class StoredLinear(Module):
     """`y = x W^T + b` with a frozen W of shape (out_features, in_features), kept as "bfloat16" or "int8".
 
-    matrix: the `bpcore.stored.StoredMatrix` that W is. It is neither parameter nor buffer: it is not trained, not cast and not in
+    matrix, or weight: the `bpcore.stored.StoredMatrix` that W is. It is neither parameter nor buffer: it is not trained, not cast and not in
     `state_dict()`. bias: (out_features,), frozen too at first, or None.
     """
 
@@ -28,18 +29,22 @@ class StoredLinear(Module):
         self.out_features, self.in_features = matrix.shape
         self.register_parameter("bias", bias)
 
+    @property
+    def weight(self) -> StoredMatrix:
+        """`matrix`."""
+        return self.matrix
+
     @classmethod
-    def of(cls, module: Module, kind: str) -> StoredLinear:
+    def of(cls, module: Module, kind: str, matrix: StoredMatrix | None = None) -> StoredLinear:
         """The map of a `Linear`, or of a module whose weight lies (in_features, out_features) and that says so by `transposed`.
 
-        Its weight must not be needed elsewhere: a tied one would exist twice.
+        matrix: its weight, where that is stored already.
         """
         weight: Any = module.weight.detach().numpy()
         bias: Any = module.bias
-        made = cls(
-            store(weight.T if getattr(module, "transposed", False) else weight, kind),
-            None if bias is None else bias.requires_grad_(False),
-        )
+        if matrix is None:
+            matrix = store(weight.T if getattr(module, "transposed", False) else weight, kind)
+        made = cls(matrix, None if bias is None else bias.requires_grad_(False))
         made.origin = type(module)
         return made
 
@@ -63,33 +68,77 @@ class StoredLinear(Module):
                 f"kind={self.matrix.kind}")
 
 
+class StoredEmbedding(Embedding):
+    """A frozen table of (num_embeddings, embedding_dim) whose rows are kept in fewer bits: see `StoredLinear`."""
+
+    def __init__(self, matrix: StoredMatrix, padding_idx: int | None = None) -> None:
+        Module.__init__(self)
+        self.matrix, self.padding_idx = matrix, padding_idx
+        self.num_embeddings, self.embedding_dim = matrix.shape
+
+    @property
+    def weight(self) -> StoredMatrix:
+        """`matrix`."""
+        return self.matrix
+
+    def forward(self, input: Any) -> Any:
+        """The rows at `input`, (*): (*, embedding_dim). Raises `IndexError` for what is no row."""
+        return bpnn.from_numpy(self.matrix.take(np.asarray(input.numpy(), np.int64)))
+
+    def dense(self) -> Embedding:
+        """The same table in float32, frozen."""
+        return Embedding.from_pretrained(bpnn.from_numpy(self.matrix.dense()), padding_idx=self.padding_idx).train(self.training)
+
+    def extra_repr(self) -> str:
+        """The sizes and the kind."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, kind={self.matrix.kind}"
+
+
 class Storing:
     """Replaces linear maps inside `model.base_model`, or the model, by `StoredLinear`s of a kind; called with names of weights.
 
-    Head, embeddings, tied weights, and maps that other modules wrap in ways of their own stay as they are.
+    The table of tokens of a model that has one becomes a `StoredEmbedding`, and so does the map to scores of tokens; tied ones share
+    their matrix. Other heads, other tied weights, and maps that other modules wrap in ways of their own stay as they are.
     """
 
-    def __init__(self, model: Module, kind: str) -> None:
+    def __init__(self, model: Any, kind: str) -> None:
         self.kind = check_kind(kind)
-        uses: dict[int, int] = {}
-        for module in model.modules():
-            for parameter in module._parameters.values():
-                uses[id(parameter)] = uses.get(id(parameter), 0) + 1
         base = getattr(model, "base_model", model)
-        prefix = next((name + "." for name, module in model.named_modules() if module is base and name), "")
-        self.places: dict[str, tuple[Module, str]] = {}  # of the weight's name: the module's parent, and its name there
-        for path, parent in base.named_modules():
+        holders: dict[int, list[tuple[str, Module, str]]] = {}  # of each weight: its names, their modules' parents, names there
+        inside = {id(module) for module in base.modules()}
+        for path, parent in model.named_modules():
             for name, module in parent._modules.items():
-                fits = type(module) is Linear or getattr(module, "transposed", False)
-                if fits and uses[id(module.weight)] == 1:
-                    self.places[prefix + ".".join(filter(None, (path, name, "weight")))] = parent, name
+                weight = None if module is None else module._parameters.get("weight")
+                if weight is not None:
+                    holders.setdefault(id(weight), []).append((".".join(filter(None, (path, name, "weight"))), parent, name))
+        self.places: dict[str, list[tuple[Module, str]]] = {}  # of the weight's names: where its modules are
+        for found in holders.values():
+            modules = [parent._modules[name] for _, parent, name in found]
+            tokens = [name in TOKENS and type(module) is Embedding or name in SCORES and type(module) is Linear
+                      for (_, _, name), module in zip(found, modules)]
+            alone = len(found) == 1 and id(modules[0]) in inside and (type(modules[0]) is Linear or hasattr(modules[0], "transposed"))
+            if alone or all(tokens):
+                self.places |= dict.fromkeys((path for path, _, _ in found), [(parent, name) for _, parent, name in found])
 
     def __call__(self, name: str) -> None:
         """Do it, where the weight `name` is one that can be stored."""
-        if name in self.places:
-            parent, child = self.places.pop(name)
-            parent._modules[child] = StoredLinear.of(parent._modules[child], self.kind)
+        made: Any = None
+        for parent, child in self.places.get(name, ()):
+            module: Any = parent._modules[child]
+            if type(module) is Embedding:
+                made = made or store(module.weight.detach().numpy(), self.kind)
+                parent._modules[child] = StoredEmbedding(made, module.padding_idx)
+            else:
+                parent._modules[child] = new = StoredLinear.of(module, self.kind, made)
+                made = new.matrix
+            del module
+        if made is not None:
+            self.places = {key: value for key, value in self.places.items() if value is not self.places[name]}
             bpnn.empty_cache()  # what was given back is for others, not for the pool
+
+
+TOKENS = ("word_embeddings", "wte", "embed_tokens")  # how the architectures call the table of tokens,
+SCORES = ("lm_head", "decoder", "vocab_projector")  # and the map back to it
 
 
 def check_kind(kind: str, name: str = "kind") -> str:
