@@ -26,7 +26,8 @@ class Reading:
     """How the tokens of a call are laid out: where they stand, what each of them sees, and the cache behind them.
 
     positions: (T,) or (B, T). A query sees keys up to itself; fewer with `mask` ((B, 1, T, S), bool), `key_lengths` (B) or
-    `cu_seqlens` (several texts one after the other, without padding; places are counted through all rows).
+    `cu_seqlens` (several texts one after the other, without padding; places are counted through all rows). prefix: keys and values
+    (P, G, D) of every layer that stand in front of all; `past` counts them, and mask and key_lengths know them.
     """
 
     positions: np.ndarray
@@ -35,6 +36,16 @@ class Reading:
     key_lengths: np.ndarray | None = None
     cu_seqlens: np.ndarray | None = None
     cache: KeyValueCache | None = None
+    prefix: Any = None
+
+    def all_keys(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
+        """Keys and values (B, G, T, D) of a call with those that the cache holds and the prefix in front of them, (B, G, S, D)."""
+        if self.cache is not None:
+            key, value = self.cache.update(layer, key, value)
+        if self.prefix is not None:
+            before = (part.transpose(0, 1).expand(len(key), -1, -1, -1) for part in self.prefix[layer])
+            key, value = (bpnn.cat([part, x], -2) for part, x in zip(before, (key, value)))
+        return key, value
 
     def attend(self, query: Any, key: Any, value: Any, *, layer: int, dropout: float = 0.0, scale: float | None = None,
                window: int | None = None) -> Any:
@@ -47,8 +58,7 @@ class Reading:
             y: Any = F.varlen_attention(q, k, v, self.cu_seqlens, is_causal=True, scale=scale, dropout_p=dropout, window=window)
             return y.reshape(query.shape) if query.ndim > 3 else y
         query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
-        if self.cache is not None:
-            key, value = self.cache.update(layer, key, value)
+        key, value = self.all_keys(layer, key, value)
         # One new token sees everything: without the comparison of positions.
         causal = query.shape[-2] > 1 or window is not None
         y = F.scaled_dot_product_attention(
@@ -60,9 +70,9 @@ class Reading:
 
 def read(
     tokens: np.ndarray, attention_mask: Any = None, position_ids: Any = None, cache: KeyValueCache | None = None,
-    cu_seqlens: Any = None, context: int | None = None,
+    cu_seqlens: Any = None, context: int | None = None, prefix: int = 0,
 ) -> Reading:
-    """The layout of tokens (B, T), or (N,) or (1, N) with `cu_seqlens`.
+    """The layout of tokens (B, T), or (N,) or (1, N) with `cu_seqlens`; behind a prefix of some places.
 
     attention_mask: (B, S), 0 for padding, S the length of the cache and of the tokens together. position_ids that do not go up one
     by one, without mask and cache, begin another text there, as in `transformers`. context: the most positions that there are
@@ -70,17 +80,26 @@ def read(
     """
     length, past = tokens.shape[-1], 0 if cache is None else cache.length
     if cu_seqlens is not None:
+        if prefix:
+            raise ValueError("prefix_key_values: expected None with cu_seqlens")
         return _packed(tokens, attention_mask, position_ids, cache, numbers(cu_seqlens, "cu_seqlens"), context)
     if tokens.ndim != 2:
         raise ValueError(f"input_ids: expected shape (B, T), got {tokens.shape}; (N,) goes with cu_seqlens")
-    if context is not None and past + length > context and position_ids is None:
-        raise ValueError(f"input_ids: expected at most {context} tokens (max_position_embeddings), got {past + length}")
-    positions = np.arange(past, past + length) if position_ids is None else _positions(position_ids, tokens.shape, context)
-    reading = Reading(positions, past, cache=cache)
+    if context is not None and prefix + past + length > context and position_ids is None:
+        raise ValueError(f"input_ids: expected at most {context - prefix} tokens (max_position_embeddings), got {past + length}")
+    first = prefix + past
+    positions = np.arange(first, first + length) if position_ids is None else _positions(position_ids, tokens.shape, context)
+    reading = Reading(positions, first, cache=cache)
     if position_ids is not None and attention_mask is None and cache is None:
         reading.cu_seqlens = _restarts(positions, tokens.shape)
+        if prefix and reading.cu_seqlens is not None:
+            raise ValueError("prefix_key_values: expected None with position_ids that begin several texts")
     if attention_mask is not None:
         _hide(reading, attention_mask, tokens.shape, past)
+        if prefix and reading.mask is not None:
+            reading.mask = np.concatenate([np.ones((*reading.mask.shape[:-1], prefix), bool), reading.mask], -1)
+        if prefix and reading.key_lengths is not None:
+            reading.key_lengths = reading.key_lengths + prefix
     return reading
 
 

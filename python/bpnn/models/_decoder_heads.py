@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 import bpnn
-from bpnn.nn import functional as F
 
 from ._decoder import last_places, next_tokens, token_numbers
-from ._layers import classification_loss, numbers
+from ._layers import classification_loss, numbers, vocabulary_loss
 from ._outputs import Later, ModelOutput
 from .generation import GenerationMixin
 
@@ -21,7 +20,7 @@ class NextTokenHead(GenerationMixin):
     lm_head: Any
 
     def forward(
-        self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, logits_to_keep: int = 0, **given: Any,
+        self, input_ids: Any = None, attention_mask: Any = None, *, labels: Any = None, logits_to_keep: int = 0, **given: Any,
     ) -> ModelOutput:
         """`logits` (B, T, V), with `labels` also the `loss`; other arguments and results are those of the model without a head.
 
@@ -32,7 +31,7 @@ class NextTokenHead(GenerationMixin):
         x, loss = output.last_hidden_state, None
         if labels is not None:
             target = next_tokens(labels, x.shape[:-1], self.config.vocab_size, given.get("cu_seqlens"))
-            loss = F.linear_cross_entropy(x.reshape(-1, x.shape[-1]), self.lm_head.weight, bpnn.from_numpy(target.reshape(-1)))
+            loss = vocabulary_loss(self.lm_head, x.reshape(-1, x.shape[-1]), bpnn.from_numpy(target.reshape(-1)))
         kept = x[..., -logits_to_keep:, :] if logits_to_keep else x
         logits = self.lm_head(kept) if loss is None else Later(lambda: self.lm_head(kept))
         return ModelOutput(
@@ -48,18 +47,23 @@ class LastTokenHead:
     base_model: Any
     score: Any
 
-    def forward(self, input_ids: Any, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
-        """`logits` (B, num_labels) of B texts, with `labels` the `loss` that `problem_type` says: see `classification_loss`."""
-        tokens = token_numbers(input_ids, self.config.vocab_size)
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, *, labels: Any = None, **given: Any) -> ModelOutput:
+        """`logits` (B, num_labels) of B texts, with `labels` the `loss` that `problem_type` says: see `classification_loss`.
+
+        With `inputs_embeds` nothing says what padding is: the last place is looked at, as in `transformers`.
+        """
+        embedded = given.get("inputs_embeds")
+        tokens: Any = None if embedded is not None else token_numbers(input_ids, self.config.vocab_size)
         starts = None if given.get("cu_seqlens") is None else numbers(given["cu_seqlens"], "cu_seqlens")
         if starts is not None and starts.ndim == 1 and (np.diff(starts) == 0).any():
             raise ValueError(f"cu_seqlens: expected texts of at least one token, got {starts.tolist()}")
-        output = self.base_model(tokens, attention_mask, **given)
+        output = self.base_model(input_ids if tokens is None else tokens, attention_mask, **given)
         x = output.last_hidden_state
         if starts is None:
-            last = x[bpnn.arange(len(tokens)), bpnn.from_numpy(last_places(tokens, self.config.pad_token_id))]
+            places = np.full(len(x), x.shape[1] - 1) if tokens is None else last_places(tokens, self.config.pad_token_id)
+            last = x[bpnn.arange(len(x)), bpnn.from_numpy(places)]
         else:
-            last = x.reshape(tokens.size, -1)[bpnn.from_numpy(starts[1:] - 1)]
+            last = x.reshape(-1, x.shape[-1])[bpnn.from_numpy(starts[1:] - 1)]
         logits = self.score(last)
         return ModelOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config), logits=logits,

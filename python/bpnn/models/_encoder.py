@@ -14,7 +14,17 @@ from bpnn import nn
 from bpnn.nn import functional as F
 from bpnn.utils.checkpoint import checkpoint
 
-from ._layers import IGNORED, classification_loss, in_range, numbers, span_loss, target_of
+from ._layers import (
+    IGNORED,
+    classification_loss,
+    embedded_shape,
+    in_range,
+    numbers,
+    prefix_length,
+    span_loss,
+    target_of,
+    vocabulary_loss,
+)
 from ._outputs import Later, ModelOutput, only_by_name
 from ._packing import Layout, real_places
 from ._pretrained import PreTrainedModel
@@ -47,34 +57,34 @@ class BareEncoder(EncoderModel):
         self, layers: Iterable[nn.Module], pooler: nn.Module | None, input_ids: Any, attention_mask: Any = None,
         token_type_ids: Any = None, position_ids: Any = None, inputs_embeds: Any = None, *, output_attentions: bool | None = None,
         output_hidden_states: bool | None = None, return_dict: bool | None = None, use_cache: bool | None = None,
-        packed: bool = True, first_only: bool = False,
+        packed: bool = True, first_only: bool = False, prefix_key_values: Any = None,
     ) -> EncoderOutput:
         """Embed, go through the layers, pool. The arguments are those of `BertModel`."""
-        if inputs_embeds is not None:
-            raise ValueError("inputs_embeds: expected None, the models take input_ids")
         if use_cache:
             raise ValueError("use_cache: expected False or None, an encoder reads a text at once")
         only_by_name(return_dict)
         weights: list[Any] | None = [] if self.asked("output_attentions", output_attentions) else None
         states: list[Any] | None = [] if self.asked("output_hidden_states", output_hidden_states) else None
-        tokens = self._tokens(input_ids)
+        layers = list(layers)
+        ahead = prefix_length(prefix_key_values, len(layers), self.recompute and self.training)
+        tokens = self._tokens(input_ids, inputs_embeds, ahead)
         real = real_places(attention_mask, tokens.shape)
         # A row that is needed although the mask hides it: of a text without tokens, or the first of a text.
         lost = real is not None and not (real[:, 0] if first_only or pooler is not None else real.any(1)).all()
         layout = Layout(tokens.shape, real, self.packed and packed and weights is None and not lost)
         x = self.embeddings(
-            layout.take(tokens), layout.take(self._types(token_type_ids, tokens.shape)),
-            layout.take(self._positions(position_ids, tokens)),
+            layout.take(tokens) if inputs_embeds is None else layout.take_rows(inputs_embeds),
+            layout.take(self._types(token_type_ids, tokens.shape)), layout.take(self._positions(position_ids, tokens, ahead)),
         )
-        layers = list(layers)
+        layouts = [layout] * len(layers) if prefix_key_values is None else [layout.behind(one) for one in prefix_key_values]
         alone = [first_only and weights is None and states is None and layer is layers[-1] for layer in layers]
-        for layer, first in zip(layers, alone):
+        for layer, first, seen in zip(layers, alone, layouts):
             if states is not None:
                 states.append(x)
             if self.recompute and self.training and weights is None:
-                x = checkpoint(layer, x, layout, first)
+                x = checkpoint(layer, x, seen, first)
             else:
-                x = layer(x, layout, first, weights)
+                x = layer(x, seen, first, weights)
         if states is not None:
             states.append(x)
         return EncoderOutput(
@@ -85,19 +95,23 @@ class BareEncoder(EncoderModel):
             attentions=None if weights is None else tuple(weights),
         )
 
-    def _tokens(self, input_ids: Any) -> np.ndarray:
-        if input_ids is None:
+    def _tokens(self, input_ids: Any, inputs_embeds: Any, ahead: int) -> np.ndarray:
+        """Tokens (B, T); -1 for what was embedded by the caller."""
+        if inputs_embeds is not None:
+            tokens, name = np.full(embedded_shape(input_ids, inputs_embeds), -1), "inputs_embeds"
+        elif input_ids is not None:
+            tokens, name = numbers(input_ids, "input_ids"), "input_ids"
+        else:
             raise ValueError("input_ids: expected tokens, got None")
-        tokens = numbers(input_ids, "input_ids")
         if tokens.ndim != 2 or tokens.shape[1] == 0:
-            raise ValueError(f"input_ids: expected shape (B, T), T at least 1, got {tokens.shape}")
-        longest = self.embeddings.longest
+            raise ValueError(f"{name}: expected shape (B, T), T at least 1, got {tokens.shape}")
+        longest = self.embeddings.longest - ahead
         if tokens.shape[1] > longest:
             raise ValueError(
-                f"input_ids: expected at most {longest} tokens (max_position_embeddings {self.config.max_position_embeddings}), "
+                f"{name}: expected at most {longest} tokens (max_position_embeddings {self.config.max_position_embeddings}), "
                 f"got {tokens.shape[1]}"
             )
-        return in_range(tokens, self.config.vocab_size, "input_ids", "tokens")
+        return tokens if inputs_embeds is not None else in_range(tokens, self.config.vocab_size, "input_ids", "tokens")
 
     def _types(self, token_type_ids: Any, shape: tuple[int, ...]) -> np.ndarray:
         if token_type_ids is None:
@@ -107,9 +121,9 @@ class BareEncoder(EncoderModel):
             raise ValueError(f"token_type_ids: expected shape {shape}, as input_ids, got {types.shape}")
         return in_range(types, self.embeddings.types, "token_type_ids", "segments")
 
-    def _positions(self, position_ids: Any, tokens: np.ndarray) -> np.ndarray:
+    def _positions(self, position_ids: Any, tokens: np.ndarray, ahead: int) -> np.ndarray:
         if position_ids is None:
-            return np.broadcast_to(self.embeddings.positions(tokens), tokens.shape)
+            return np.broadcast_to(self.embeddings.positions(tokens, ahead), tokens.shape)
         positions = numbers(position_ids, "position_ids")
         if positions.shape not in (tokens.shape, (1, tokens.shape[1]), tokens.shape[1:]):
             raise ValueError(f"position_ids: expected shape {tokens.shape}, as input_ids, got {positions.shape}")
@@ -133,9 +147,11 @@ class Head(EncoderModel):
     ) -> EncoderOutput:
         """What the bare encoder makes of the tokens; with padding where labels, `target` (B, T), count there."""
         tokens = numbers(input_ids, "input_ids") if input_ids is not None else None
-        if target is not None and tokens is not None:
-            if target.shape != tokens.shape:
-                raise ValueError(f"labels: expected shape {tokens.shape}, as input_ids, got {target.shape}")
+        embedded = given.get("inputs_embeds")
+        shape = tokens.shape if tokens is not None else None if embedded is None else tuple(embedded.shape[:-1])
+        if target is not None and shape is not None:
+            if target.shape != shape:
+                raise ValueError(f"labels: expected shape {shape}, as input_ids, got {target.shape}")
             real = real_places(attention_mask, target.shape)
             packed = packed and (real is None or bool((target[~real] == IGNORED).all()))
         return self.base_model(tokens, attention_mask, packed=self.packed and packed, **given)
@@ -176,7 +192,7 @@ class MaskedLMHead(Head):
         target = layout.take(target)
         counted = np.flatnonzero(target != IGNORED)
         chosen = self.transform(rows if len(counted) == len(rows) else F.embedding(bpnn.from_numpy(counted), rows))
-        loss = F.linear_cross_entropy(chosen, decoder.weight, bpnn.from_numpy(target[counted]), linear_bias=decoder.bias)
+        loss = vocabulary_loss(decoder, chosen, bpnn.from_numpy(target[counted]))
         return self.output(encoded, loss=loss, logits=Later(lambda: layout.pad(decoder(self.transform(rows)))))
 
 

@@ -69,6 +69,31 @@ def joint_projection(x: Any, maps: Any, heads: int) -> Any:
     return joint.unflatten(-1, (3, heads, joint.shape[-1] // (3 * heads)))
 
 
+# --- inputs that are no tokens -------------------------------------------------------------------------------------------------
+
+
+def embedded_shape(input_ids: Any, inputs_embeds: Any) -> tuple[int, ...]:
+    """The shape (B, T) of rows (B, T, H) that the caller embedded. Raises `ValueError`, `TypeError` naming the argument."""
+    if input_ids is not None:
+        raise ValueError("inputs_embeds: expected None beside input_ids")
+    if not isinstance(inputs_embeds, bpnn.Tensor) or not inputs_embeds.is_floating_point():
+        raise TypeError(f"inputs_embeds: expected a Tensor of floating-point numbers, got {type(inputs_embeds).__name__}")
+    if inputs_embeds.ndim < 2:
+        raise ValueError(f"inputs_embeds: expected shape (B, T, H), got {tuple(inputs_embeds.shape)}")
+    return tuple(inputs_embeds.shape[:-1])
+
+
+def prefix_length(prefix_key_values: Any, layers: int, recomputed: bool = False) -> int:
+    """P of keys and values (P, heads, D) that stand in front of those of every text, a pair for each layer; 0: there are none."""
+    if prefix_key_values is None:
+        return 0
+    if recomputed:
+        raise ValueError("prefix_key_values: expected None where activations are computed again in backward")
+    if len(prefix_key_values) != layers:
+        raise ValueError(f"prefix_key_values: expected keys and values of {layers} layers, got {len(prefix_key_values)}")
+    return int(prefix_key_values[0][0].shape[0])
+
+
 # --- attention whose weights are asked for -------------------------------------------------------------------------------------
 
 
@@ -107,8 +132,7 @@ def weigh_reading(
     if reading.cu_seqlens is not None:
         raise ValueError("output_attentions: expected False with cu_seqlens")
     query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
-    if reading.cache is not None:
-        key, value = reading.cache.update(layer, key, value)
+    key, value = reading.all_keys(layer, key, value)
     keys = np.arange(key.shape[-2])
     behind = reading.past + np.arange(query.shape[-2])[:, None] - keys
     seen = (behind >= 0) & (behind < (len(keys) if window is None else window))
@@ -132,6 +156,16 @@ def target_of(labels: Any, shape: tuple[int, ...] | None, classes: int, name: st
     if wrong.any():
         raise IndexError(f"{name}: expected 0 to {classes - 1}, or {IGNORED} for what does not count, got {array[wrong][0]}")
     return array
+
+
+def vocabulary_loss(output: Any, x: Any, target: Any) -> Any:
+    """The mean cross-entropy of rows (N, H) against tokens (N,), -100 for what does not count, behind the map to scores.
+
+    In chunks, without all the scores at once, where the map is a plain one; with adapters it is computed as a whole.
+    """
+    if isinstance(output, nn.Linear):
+        return F.linear_cross_entropy(x, output.weight, target, linear_bias=output.bias)
+    return F.cross_entropy(output(x), target, ignore_index=IGNORED)
 
 
 def classification_loss(logits: Any, labels: Any, config: Any) -> Any:

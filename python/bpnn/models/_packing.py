@@ -4,6 +4,7 @@ Sizes: B texts of up to T tokens, N rows, H numbers a row in `heads` heads of D.
 """
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,13 @@ class Layout:
         self.places = np.flatnonzero(real) if real is not None and packed else None
         lengths = np.full(self.batch, self.length) if self.places is None or real is None else real.sum(1)
         self.cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        self.prefix: tuple[Any, Any] | None = None
+
+    def behind(self, prefix: tuple[Any, Any]) -> Layout:
+        """The same layout for a layer that has keys and values, (P, heads, D) each, in front of those of every text."""
+        made = copy.copy(self)
+        made.prefix = prefix
+        return made
 
     def __len__(self) -> int:
         """N."""
@@ -40,6 +48,11 @@ class Layout:
         """Of numbers (B, T) those of the rows, (N,)."""
         flat = np.ascontiguousarray(array).reshape(-1)
         return flat if self.places is None else flat[self.places]
+
+    def take_rows(self, x: Any) -> Any:
+        """Of a Tensor (B, T, H) the rows, (N, H)."""
+        flat = x.reshape(-1, x.shape[-1])
+        return flat if self.places is None else F.embedding(bpnn.from_numpy(self.places), flat)
 
     def pad(self, rows: Any, fill: float = 0.0) -> Any:
         """Rows (N, …) as (B, T, …), `fill` where there is no row."""
@@ -73,12 +86,18 @@ class Layout:
         query, key, value = (x.reshape(x.shape[0], heads, x.shape[1] // heads) for x in (query, key, value))
         if weights is None and self.packed:
             asking = np.arange(self.batch + 1, dtype=np.int32) if first else self.cu_seqlens
-            values: Any = F.varlen_attention(query, key, value, asking, self.cu_seqlens, dropout_p=dropout)
+            seen_by, key, value = self._joined(key, value)
+            values: Any = F.varlen_attention(query, key, value, asking, seen_by, dropout_p=dropout)
             return values.reshape(rows, width)
         if self.places is not None:
             raise ValueError("attentions: expected a layout that is not packed")
         query, key, value = (x.reshape(self.batch, -1, *x.shape[1:]).transpose(1, 2) for x in (query, key, value))
         seen = None if self.real is None else self.real[:, None, None, :]
+        if self.prefix is not None:
+            before = (part.transpose(0, 1).expand(self.batch, -1, -1, -1) for part in self.prefix)
+            key, value = (bpnn.cat([part, x], 2) for part, x in zip(before, (key, value)))
+            if seen is not None:
+                seen = np.concatenate([np.ones((*seen.shape[:3], len(self.prefix[0])), bool), seen], -1)
         if weights is not None:
             values, found = weigh(query, key, value, seen, dropout=dropout)
             weights.append(found)
@@ -87,6 +106,19 @@ class Layout:
                 query, key, value, None if seen is None else bpnn.from_numpy(seen), dropout_p=dropout
             )
         return values.transpose(1, 2).reshape(rows, width)
+
+
+    def _joined(self, key: Any, value: Any) -> tuple[np.ndarray, Any, Any]:
+        """Where each text's keys begin, and keys and values, (rows, heads, D), with the prefix in front of every text's."""
+        if self.prefix is None:
+            return self.cu_seqlens, key, value
+        count, starts = len(self.prefix[0]), self.cu_seqlens
+        begins = starts + count * np.arange(len(starts), dtype=np.int32)
+        source = np.arange(len(self) + count * self.batch) - np.repeat(count * np.arange(1, self.batch + 1), np.diff(begins))
+        source[begins[:-1, None] + np.arange(count)] = len(self) + np.arange(count)
+        index = bpnn.from_numpy(source)
+        key, value = (bpnn.cat([x, part])[index] for x, part in zip((key, value), self.prefix))
+        return begins, key, value
 
 
 def real_places(attention_mask: Any, shape: tuple[int, ...]) -> np.ndarray | None:

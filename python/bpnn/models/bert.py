@@ -11,7 +11,6 @@ import numpy as np
 
 import bpnn
 from bpnn import nn
-from bpnn.nn import functional as F
 
 from ._encoder import BareEncoder, EncoderModel, EncoderOutput, MaskedLMHead, SequenceHead, SpanHead, TokenHead
 from ._layers import activation_name
@@ -54,14 +53,15 @@ class BertEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.longest, self.types = config.max_position_embeddings, config.type_vocab_size
 
-    def positions(self, tokens: np.ndarray) -> np.ndarray:
-        """The positions of tokens (B, T): 0 … T - 1."""
-        return np.arange(tokens.shape[1])
+    def positions(self, tokens: np.ndarray, ahead: int = 0) -> np.ndarray:
+        """The positions of tokens (B, T) behind some others: 0 … T - 1 where there are none."""
+        return np.arange(ahead, ahead + tokens.shape[1])
 
-    def forward(self, tokens: np.ndarray, types: np.ndarray, positions: np.ndarray) -> Any:
-        """(N,) each; (N, H)."""
-        tokens, types, positions = (bpnn.from_numpy(x) for x in (tokens, types, positions))
-        x = self.word_embeddings(tokens) + self.token_type_embeddings(types) + self.position_embeddings(positions)
+    def forward(self, tokens: Any, types: np.ndarray, positions: np.ndarray) -> Any:
+        """(N,) each; (N, H). tokens: or a Tensor (N, H) in place of rows of their table."""
+        words = self.word_embeddings(bpnn.from_numpy(tokens)) if isinstance(tokens, np.ndarray) else tokens
+        places = self.position_embeddings(bpnn.from_numpy(positions))
+        x = words + self.token_type_embeddings(bpnn.from_numpy(types)) + places
         return self.dropout(self.LayerNorm(x))
 
 
@@ -185,11 +185,14 @@ class BertModel(BertPreTrainedModel, BareEncoder):
         """`last_hidden_state` (B, T, H), 0 at padding; `pooler_output` (B, H); where asked for `hidden_states`, `attentions`.
 
         input_ids: tokens (B, T). attention_mask: (B, T), 0 for padding, wherever it is. token_type_ids: segments (B, T), 0 by
-        default. position_ids: (B, T), 0 … T - 1 by default. All may be Tensors, arrays or lists. More that may be asked:
+        default. position_ids: (B, T), 0 … T - 1 by default. All may be Tensors, arrays or lists. inputs_embeds: a Tensor (B, T, H)
+        in place of rows of the table of tokens. More that may be asked:
 
         output_hidden_states: the rows before each layer and behind the last, (B, T, H) each. output_attentions: weights
         (B, heads, T, T) of each layer; then padding is computed too. packed=False: it is computed anyhow. first_only=True: nobody
         wants other rows than those of the first tokens, so the last layer computes no others; there is no `last_hidden_state`.
+        prefix_key_values: a pair of keys and values (P, heads, D) for each layer, which every text sees in front of its own as if
+        they were P tokens.
 
         Raises `IndexError` for numbers out of range, `ValueError` for shapes that do not fit; both name the argument.
         """

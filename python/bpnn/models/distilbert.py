@@ -9,7 +9,6 @@ import numpy as np
 
 import bpnn
 from bpnn import nn
-from bpnn.nn import functional as F
 
 from ._encoder import BareEncoder, EncoderModel, EncoderOutput, MaskedLMHead, SequenceHead, SpanHead, TokenHead
 from ._layers import activation_name
@@ -57,13 +56,14 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.longest, self.types = config.max_position_embeddings, 1
 
-    def positions(self, tokens: np.ndarray) -> np.ndarray:
-        """The positions of tokens (B, T): 0 … T - 1."""
-        return np.arange(tokens.shape[1])
+    def positions(self, tokens: np.ndarray, ahead: int = 0) -> np.ndarray:
+        """The positions of tokens (B, T) behind some others: 0 … T - 1 where there are none."""
+        return np.arange(ahead, ahead + tokens.shape[1])
 
-    def forward(self, tokens: np.ndarray, types: np.ndarray, positions: np.ndarray) -> Any:
-        """(N,) each, types all 0; (N, H)."""
-        x = self.word_embeddings(bpnn.from_numpy(tokens)) + self.position_embeddings(bpnn.from_numpy(positions))
+    def forward(self, tokens: Any, types: np.ndarray, positions: np.ndarray) -> Any:
+        """(N,) each, types all 0; (N, H). tokens: or a Tensor (N, H) in place of rows of their table."""
+        words = self.word_embeddings(bpnn.from_numpy(tokens)) if isinstance(tokens, np.ndarray) else tokens
+        x = words + self.position_embeddings(bpnn.from_numpy(positions))
         return self.dropout(self.LayerNorm(x))
 
 

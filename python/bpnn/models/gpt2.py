@@ -87,7 +87,7 @@ class GPT2Attention(nn.Module):
         if weights is not None:
             y, found = weighted_values(qkv, reading, self.layer, self.scale, dropout)
             weights.append(found)
-        elif reading.cache is None:
+        elif reading.cache is None and reading.prefix is None:
             y = F.qkv_attention(
                 qkv if reading.cu_seqlens is None else qkv.flatten(0, -4), reading.cu_seqlens,
                 attn_mask=None if reading.mask is None else bpnn.from_numpy(reading.mask), dropout_p=dropout,
@@ -168,9 +168,13 @@ class GPT2Model(GPT2PreTrainedModel, BareDecoder):
         """See `BareDecoder`."""
         return self.h, self.ln_f, self.config.n_positions
 
-    def embed(self, tokens: np.ndarray, types: np.ndarray | None, reading: Reading) -> tuple[Any, ...]:
+    def table(self) -> Any:
+        """See `BareDecoder`."""
+        return self.wte
+
+    def embed(self, words: Any, types: np.ndarray | None, reading: Reading) -> tuple[Any, ...]:
         """Tokens, places and segments, which are rows of the table of tokens."""
-        x = self.wte(bpnn.from_numpy(tokens)) + self.wpe(bpnn.from_numpy(reading.positions))
+        x = words + self.wpe(bpnn.from_numpy(reading.positions))
         return (self.drop(x if types is None else x + self.wte(bpnn.from_numpy(types))),)
 
 

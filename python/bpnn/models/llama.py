@@ -229,12 +229,15 @@ class LlamaModel(LlamaPreTrainedModel, BareDecoder):
         """See `BareDecoder`."""
         return self.layers, self.norm, self.config.context
 
-    def embed(self, tokens: np.ndarray, types: np.ndarray | None, reading: Reading) -> tuple[Any, ...]:
+    def table(self) -> Any:
+        """See `BareDecoder`."""
+        return self.embed_tokens
+
+    def embed(self, words: Any, types: np.ndarray | None, reading: Reading) -> tuple[Any, ...]:
         """Tokens, and the angles of their places."""
         if types is not None:
             raise ValueError("token_type_ids: expected None, the model has no segments")
-        x = self.embed_tokens(bpnn.from_numpy(tokens))
-        return x, Rotation.of(self.rotary_emb, reading.positions, x.dtype)
+        return words, Rotation.of(self.rotary_emb, reading.positions, words.dtype)
 
 
 class LlamaForCausalLM(NextTokenHead, LlamaPreTrainedModel):

@@ -9,7 +9,6 @@ import numpy as np
 
 import bpnn
 from bpnn import nn
-from bpnn.nn import functional as F
 
 from ._encoder import EncoderOutput, MaskedLMHead, SequenceHead, SpanHead, TokenHead
 from .bert import BertConfig, BertEmbeddings, BertModel, BertPreTrainedModel, dropout_of, two_labels
@@ -38,10 +37,10 @@ class RobertaEmbeddings(BertEmbeddings):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size, config.pad_token_id)
         self.padding, self.longest = config.pad_token_id, config.max_position_embeddings - config.pad_token_id - 1
 
-    def positions(self, tokens: np.ndarray) -> np.ndarray:
+    def positions(self, tokens: np.ndarray, ahead: int = 0) -> np.ndarray:
         """The positions of tokens (B, T): how many tokens that are no padding there have been, and `pad_token_id`."""
         real = tokens != self.padding
-        return real.cumsum(1) * real + self.padding
+        return (real.cumsum(1) + ahead) * real + self.padding
 
 
 class RobertaPreTrainedModel(BertPreTrainedModel):
