@@ -23,7 +23,7 @@ def read_json_lines(lines: Iterable[str], name: str) -> Table:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.rstrip("\n"))
             except json.JSONDecodeError as error:
                 opened = line.strip() in ("[", "{")
                 hint = "; a .jsonl has a whole object in each line, a list of objects is a .json" if opened else ""

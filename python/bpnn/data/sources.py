@@ -25,10 +25,10 @@ Source = str | os.PathLike[str]
 LIMIT = 16 << 20  # bytes of one line, or of one field in quotes
 CHUNK = 1 << 20
 DAMAGED = (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError, zipfile.BadZipFile)
-UNPACK: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.GzipFile), (b"BZh", bz2.BZ2File), (b"\xfd7zXZ\0", lzma.LZMAFile))
+UNPACK: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 # UTF-32's mark begins with UTF-16's, so it comes first.
-WIDE = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"))
+WIDE = ((codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 def is_url(source: Any) -> bool:
@@ -134,22 +134,26 @@ def list_folder(source: Source) -> list[str] | None:
 
 
 class _Recoded:
-    """Reads UTF-16 and UTF-32 as UTF-8."""
+    """Reads UTF-16 and UTF-32 as UTF-8; `place` is that of the next byte in the file."""
 
-    def __init__(self, stream: Any, encoding: str, name: str) -> None:
-        self.stream, self.encoding, self.name = stream, encoding, name
+    def __init__(self, stream: Any, encoding: str, name: str, place: int) -> None:
+        self.stream, self.encoding, self.name, self.place = stream, encoding, name, place
         self.decoder = codecs.getincrementaldecoder(encoding)()
-        self.place = 0
+        self.line = 1
 
     def read(self, size: int) -> bytes:
         while True:
             chunk = self.stream.read(size)
+            begun = self.decoder.getstate()[0]  # of a character that the last chunk had a part of
             try:
                 text = self.decoder.decode(chunk, not chunk)
             except UnicodeDecodeError as error:
-                kind = self.encoding.upper()
-                raise DataError(f"{self.name}: not {kind} near byte {self.place + error.start + 1:,} ({error.reason})") from None
+                line = self.line + (begun + chunk)[: error.start].decode(self.encoding).count("\n")
+                byte = self.place - len(begun) + error.start + 1
+                kind = self.encoding.upper()[:6]
+                raise DataError(f"{self.name}:{line}: expected {kind} ({error.reason}, byte {byte:,} of the file)") from None
             self.place += len(chunk)
+            self.line += text.count("\n")
             if text or not chunk:
                 return text.encode()
 
@@ -161,9 +165,9 @@ def text_lines(stream: Any, name: str, limit: int = LIMIT) -> Iterator[str]:
     line for invalid UTF-8 (and the byte), a zero byte, a line longer than `limit`; line ends of "\\r" alone.
     """
     head = stream.read(4)
-    encoding = next((kind for mark, kind in WIDE if head.startswith(mark)), None)
-    begin = _Joined(head, stream)
-    source: Any = begin if encoding is None else _Recoded(begin, encoding, name)
+    mark, encoding = next(((mark, kind) for mark, kind in WIDE if head.startswith(mark)), (b"", None))
+    begin = _Joined(head[len(mark) :], stream)
+    source: Any = begin if encoding is None else _Recoded(begin, encoding, name, len(mark))
     rest = source.read(CHUNK)
     place = 3 if rest.startswith(codecs.BOM_UTF8) else 0  # of `rest` in the file
     rest = rest[place:]

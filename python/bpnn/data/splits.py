@@ -204,9 +204,9 @@ def read_images(data: Any, **splitting: Any) -> Splits:
         root = Path(data)
         folders = {folder.name.lower(): folder for folder in sorted(root.iterdir()) if folder.is_dir()}
         parts = {part: folders[name] for part, names in PARTS.items() for name in names if name in folders}
-        if folders and ("train" in parts or not _tables(root)):
-            if "train" in parts:
-                return read_splits({part: _classes(folder) for part, folder in parts.items()}, **options)
+        if "train" in parts:
+            return read_splits({part: _classes(folder) for part, folder in parts.items()}, **options)
+        if not _tables(root):
             return read_splits(_classes(root), **options)
     splits = read_splits(data, **{**options, "validation_share": 0.0, "test_share": 0.0})
     tables = {part: _listed(table) for part, table in splits.items()}

@@ -46,8 +46,8 @@ class LanguageExample:
 def language_examples(table: Table, text: str | None = None) -> list[LanguageExample]:
     """Examples of what a language model is to say, each row by the columns that it has a value in, in this order:
 
-    - messages (conversations): a list of {"role": …, "content": …}, or ShareGPT's {"from": …, "value": …}; in CSV as JSON. Beside it
-      perhaps `tools`.
+    - messages (conversations): a list of {"role": …, "content": …}, or ShareGPT's {"from": …, "value": …}; in CSV as JSON. Beside
+      it perhaps `tools`.
     - prompt and completion (response); question and answer. Both may be lists of messages.
     - instruction, perhaps input, and output: Alpaca's, laid out in its words.
     - text, or the one column of texts; `text`: its name, and nothing else is looked at.
