@@ -14,6 +14,8 @@ from typing import Any
 
 # Where each public name is; a module is loaded when one of its names is first asked for.
 _NAMES: dict[str, tuple[str, ...]] = {
+    "crossval": ("CrossValidation", "GroupKFold", "KFold", "StratifiedKFold", "cross_validate"),
+    "search": ("Pruning", "best_settings", "search", "suggest"),
     "distill": ("Distillation", "distillation_loss", "student_of"),
     "adapters": ("PeftModel", "get_peft_model"),
     "lora": ("LoraConfig", "LoraLinear"),
@@ -33,6 +35,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "adversarial": ("FGSM", "PGD", "fgsm", "pgd"),
     "embedding_attacks": ("EmbeddingPGD", "FGM", "FreeLB"),
+    "rdrop": ("RDrop", "symmetric_kl"),
+    "smoothing": ("LabelSmoothing"),
+    "l2sp": ("L2SP"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
