@@ -18,7 +18,7 @@ from bpnn.utils.data.sampler import draw_seed
 
 from ._masking import IGNORED, mask_tokens, ordinary
 from ._task import Batch, TaskDataset, new_heads_expected, predicting, worst_of
-from ._texts import TextTask, fill, limit_of
+from ._texts import TextTask, fill, limit_of, longest_of
 
 WINDOW = 512  # tokens that are read at once, where neither settings nor model say less
 PADDED = ("prompt", "prefix")  # methods that put something before each text
@@ -39,6 +39,7 @@ class ModelLanguage(TextTask):
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
         self.masked = self.chat = False
+        self.context: int | None = None  # tokens that the model reads at most
 
     # --- data --------------------------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class ModelLanguage(TextTask):
         return rows, report
 
     def _prompt(self, example: Any) -> list[int]:
-        """The tokens of a prompt, at most half of what the model reads at once: its end."""
+        """The tokens of a prompt; of one that leaves no room for an answer, the last."""
         if example.messages is not None or (self.chat and self.tokenizer.chat_template is not None):
             messages = example.messages or [{"role": "user", "content": example.prompt}]
             ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
@@ -105,7 +106,8 @@ class ModelLanguage(TextTask):
         else:
             ids, labels = encode_completion(example.prompt, " .", self.tokenizer)
             ids = ids[: next(i for i, label in enumerate(labels) if label != IGNORED)]
-        return list(ids)
+        room = None if self.context is None else max(1, self.context - int(self.option("max_new_tokens", 64)))
+        return list(ids if room is None else ids[-room:])
 
     def _windows(self, example: Any, i: int, train: bool) -> list[Batch]:
         """Pieces of a text with special tokens around each; for validation with the tokens hidden that its number decides."""
@@ -156,7 +158,7 @@ class ModelLanguage(TextTask):
             raise ValueError(f"{self.tokenizer.source}: has no mask_token to hide tokens with")
         if self.masked and self.tokenizer.pad_token_id is None:
             raise ValueError(f"{self.tokenizer.source}: has no pad_token to fill texts up with")
-        wanted = self.max_length
+        wanted, self.context = self.max_length, longest_of(model)
         self.max_length = limit_of(model, self.tokenizer, folder, wanted)
         if wanted is None:
             self.max_length = min(self.max_length, WINDOW)
