@@ -76,7 +76,8 @@ def test_linear(kind, dtype, shape, activation):
     tolerance = 1e-5 if dtype == np.float32 else 1e-12
     if activation is None:
         np.testing.assert_allclose(results[0][0], exact, rtol=tolerance, atol=tolerance * np.sqrt(k) * 3)
-        np.testing.assert_allclose(results[0][1], dy.astype(float) @ stored.dense("float64"), rtol=tolerance, atol=tolerance * np.sqrt(n) * 3)
+        dx = dy.astype(float) @ stored.dense("float64")
+        np.testing.assert_allclose(results[0][1], dx, rtol=tolerance, atol=tolerance * np.sqrt(n) * 3)
     for one, other in zip(*results):
         assert one.dtype == dtype
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * np.sqrt(max(n, k)) * 3)

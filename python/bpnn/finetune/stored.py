@@ -14,11 +14,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def store_frozen(model: Model, kind: str = "int8") -> Model:
-    """Keep the weights of the linear maps of `model` as "bfloat16" (half the memory) or "int8" (28 %), frozen; returns it, changed.
+    """Keep the weights of the linear maps of `model` as "bfloat16" (half the memory) or "int8" (28 %), frozen; returns it.
 
-    The table of tokens is kept so, too, and the map to their scores; classifiers and embeddings of positions stay as they are. So does
-    what trains along, such as adapters, once something in the model is frozen. Products are computed in the type of the activations.
-    Raises `ValueError` for another kind.
+    The table of tokens is kept so, too, and the map to their scores; classifiers and embeddings of positions stay as they are. So
+    does what trains along, such as adapters, once something in the model is frozen. Products are computed in the type of the
+    activations. Raises `ValueError` for another kind.
     """
     storing = Storing(model, kind)
     some_frozen = not all(parameter.requires_grad for parameter in model.parameters())
@@ -30,7 +30,7 @@ def store_frozen(model: Model, kind: str = "int8") -> Model:
 
 
 def make_dense(model: Model) -> Model:
-    """The opposite of `store_frozen`: all weights as float32, with the numbers that they stood for, still frozen; returns it, changed."""
+    """The opposite of `store_frozen`: all weights as float32, the numbers that they stood for, still frozen; returns the model."""
     shared: dict[int, Any] = {}
     for parent in list(model.modules()):
         for name, module in list(parent._modules.items()):

@@ -182,7 +182,7 @@ class PreTrainedModel(TokenTables, nn.Module):
         that change nothing here, such as `device_map="cpu"`, are left out. dtype, or torch_dtype: float32 (the default, also
         "auto", whatever the file has) or float64. revision, local_files_only, cache_dir: see `bpnn.pretrained.resolve`.
 
-        store: "bfloat16" or "int8" keeps the weights of the linear maps in so many bits and frozen, for adapters on top of them: see
+        store: "bfloat16" or "int8" keeps the weights of linear maps in so many bits and frozen, for adapters on top of them: see
         `bpnn.finetune.store_frozen`. The model is never there as a whole in float32.
 
         A head that the file lacks gets starting values, with a warning that names it; with `ignore_mismatched_sizes` also a head

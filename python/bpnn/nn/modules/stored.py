@@ -18,8 +18,8 @@ from bpnn.nn.parameter import Parameter
 class StoredLinear(Module):
     """`y = x W^T + b` with a frozen W of shape (out_features, in_features), kept as "bfloat16" or "int8".
 
-    matrix, or weight: the `bpcore.stored.StoredMatrix` that W is. It is neither parameter nor buffer: it is not trained, not cast and not in
-    `state_dict()`. bias: (out_features,), frozen too at first, or None.
+    matrix, or weight: the `bpcore.stored.StoredMatrix` that W is. It is neither parameter nor buffer: it is not trained, not cast and
+    not in `state_dict()`. bias: (out_features,), frozen too at first, or None.
     """
 
     def __init__(self, matrix: StoredMatrix, bias: Any = None) -> None:
@@ -114,11 +114,11 @@ class Storing:
         self.places: dict[str, list[tuple[Module, str]]] = {}  # of the weight's names: where its modules are
         for found in holders.values():
             modules = [parent._modules[name] for _, parent, name in found]
-            tokens = [name in TOKENS and type(module) is Embedding or name in SCORES and type(module) is Linear
-                      for (_, _, name), module in zip(found, modules)]
-            alone = len(found) == 1 and id(modules[0]) in inside and (type(modules[0]) is Linear or hasattr(modules[0], "transposed"))
-            if alone or all(tokens):
-                self.places |= dict.fromkeys((path for path, _, _ in found), [(parent, name) for _, parent, name in found])
+            tokens = [(type(module), name) in TABLES for (_, _, name), module in zip(found, modules)]
+            linear = type(modules[0]) is Linear or getattr(modules[0], "transposed", False)
+            if all(tokens) or (len(found) == 1 and linear and id(modules[0]) in inside):
+                where = [(parent, name) for _, parent, name in found]
+                self.places |= {path: where for path, _, _ in found}
 
     def __call__(self, name: str) -> None:
         """Do it, where the weight `name` is one that can be stored."""
@@ -139,6 +139,7 @@ class Storing:
 
 TOKENS = ("word_embeddings", "wte", "embed_tokens")  # how the architectures call the table of tokens,
 SCORES = ("lm_head", "decoder", "vocab_projector")  # and the map back to it
+TABLES = {*((Embedding, name) for name in TOKENS), *((Linear, name) for name in SCORES)}
 
 
 def check_kind(kind: str, name: str = "kind") -> str:
