@@ -21,6 +21,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "lora": ("LoraConfig", "LoraLinear"),
     "ia3": ("IA3Config", "IA3Linear"),
     "bitfit": ("bitfit",),
+    "prompt": ("PromptEmbedding", "PromptTuningConfig"),
+    "prefix": ("PrefixEncoder", "PrefixTuningConfig"),
+    "pooled": ("PooledClassifier",),
+    "tasks": ("TASKS", "Task"),
     "api": ("Finetuned", "Interrupted", "resume"),
     "settings": ("Settings", "SettingsError"),
     "estimate": ("Memory", "TimeEstimate", "available_memory", "estimate_memory"),
@@ -36,7 +40,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "adversarial": ("FGSM", "PGD", "fgsm", "pgd"),
     "embedding_attacks": ("EmbeddingPGD", "FGM", "FreeLB"),
     "rdrop": ("RDrop", "symmetric_kl"),
-    "smoothing": ("LabelSmoothing"),
+    "smoothing": ("LabelSmoothing",),
     "l2sp": ("L2SP"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}

@@ -11,7 +11,8 @@ from .regress import Regress
 from .tokens import TagTokens
 
 __all__ = [
-    "TASKS", "AnswerQuestions", "Classify", "ClassifyImages", "Embed", "ModelLanguage", "Regress", "TagTokens", "Task", "TaskDataset",
+    "TASKS", "AnswerQuestions", "Classify", "ClassifyImages", "Embed", "ModelLanguage", "Regress", "TagTokens", "Task",
+    "TaskDataset",
 ]
 
 TASKS: dict[str, type[Task]] = {

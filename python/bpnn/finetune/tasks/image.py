@@ -110,7 +110,8 @@ class ClassifyImages(Task):
 
     def load_model(self, path: str | os.PathLike[str]) -> Any:
         place = os.fspath(path)
-        names: dict[str, Any] = {"id2label": dict(enumerate(self.labels)), "label2id": {label: i for i, label in enumerate(self.labels)}}
+        numbers = {label: i for i, label in enumerate(self.labels)}
+        names: dict[str, Any] = {"id2label": dict(enumerate(self.labels)), "label2id": numbers}
         if is_convolutional(place):
             return self._settle(ConvolutionalClassifier.from_pretrained(place, **names), place)
         folder = resolve(place)
