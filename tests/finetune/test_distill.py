@@ -14,7 +14,8 @@ SIZES = {
     "max_position_embeddings": 16, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3,
 }
 GPT2 = {
-    "vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 3, "n_head": 2, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0,
+    "vocab_size": 31, "n_positions": 16, "n_embd": 12, "n_layer": 3, "n_head": 2, "resid_pdrop": 0, "embd_pdrop": 0,
+    "attn_pdrop": 0,
 }
 DISTIL = {"vocab_size": 31, "max_position_embeddings": 16, "dim": 12, "n_layers": 3, "n_heads": 2, "hidden_dim": 16}
 VIT = {**SIZES, "image_size": 8, "patch_size": 4, "num_labels": 3}

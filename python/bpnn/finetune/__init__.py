@@ -15,7 +15,7 @@ from typing import Any
 # Where each public name is; a module is loaded when one of its names is first asked for.
 _NAMES: dict[str, tuple[str, ...]] = {
     "crossval": ("CrossValidation", "GroupKFold", "KFold", "StratifiedKFold", "cross_validate"),
-    "search": ("Pruning", "best_settings", "search", "suggest"),
+    "search": ("Pruning", "best_settings", "suggest"),
     "distill": ("Distillation", "distillation_loss", "student_of"),
     "adapters": ("PeftModel", "get_peft_model"),
     "lora": ("LoraConfig", "LoraLinear"),

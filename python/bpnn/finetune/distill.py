@@ -46,7 +46,8 @@ def distillation_loss(student: Any, teacher: Any, temperature: float = 2.0, coun
     if classes == 1:
         return F.mse_loss(student, teacher)
     soft = F.log_softmax(teacher / temperature, -1)
-    return F.kl_div(F.log_softmax(student / temperature, -1), soft, reduction="batchmean", log_target=True) * temperature**2
+    apart: Any = F.kl_div(F.log_softmax(student / temperature, -1), soft, reduction="batchmean", log_target=True)
+    return apart * temperature**2
 
 
 class Distillation(Callback):
@@ -192,7 +193,8 @@ class Distillation(Callback):
 
     def _hidden_loss(self, batch: Any, output: Any, taught: Any) -> Any:
         ours, theirs = _states(output, "hidden_states", "student"), _states(taught, "hidden_states", "teacher")
-        pairs, total = self._pairs(len(ours), len(theirs)), 0.0
+        total: Any = 0.0
+        pairs = self._pairs(len(ours), len(theirs))
         for s, t in pairs:
             x, y = ours[s], theirs[t].detach()
             if self.projection is not None:
@@ -337,7 +339,7 @@ def student_of(model: Any, layers: int | Sequence[int]) -> Any:
     """A copy of a pretrained model that has only some of its layers, with their weights; all else is as in the teacher.
 
     layers: the numbers of the layers to keep, from 0 and in order, or how many: the first, the last, and evenly between (Sanh et
-    al. 2019 begin with every other layer). For any model of `bpnn.models` with a stack of layers, such as BERT, RoBERTa, DistilBERT,
+    al. 2019 begin with every other layer). For any model of `bpnn.models` with a stack of layers: BERT, RoBERTa, DistilBERT,
     GPT-2, LLaMA, ViT and classifiers on them. Layer i of the student was layer `layers[i]`, so its hidden state i + 1 belongs to
     the teacher's `layers[i] + 1`: `layer_map=[(0, 0), *((i + 1, l + 1) for i, l in enumerate(layers))]`.
 
