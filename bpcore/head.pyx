@@ -232,7 +232,8 @@ cdef ndarray classes_of(Tensor t, tuple shape, Py_ssize_t cols, int64_t ignore):
     return classes
 
 
-cdef Tensor composed(Tensor x, object given, Tensor w, Tensor t, Tensor b, object weight, object reduction, object ignore, double smoothing):
+cdef Tensor composed(Tensor x, object given, Tensor w, Tensor t, Tensor b, object weight, object reduction, object ignore,
+                     double smoothing):
     """With all logits at once: for probabilities as targets, and for a loss over several axes."""
     cdef tuple lead = x.shape[:x.ndim - 1], more = w.shape[1:w.ndim - 1]
     cdef Py_ssize_t cols = w.shape[0]
@@ -255,8 +256,8 @@ def linear_cross_entropy(input, linear_weight, target, *, linear_bias=None, weig
                          double label_smoothing=0.0, options=None):
     """`cross_entropy(linear(input, linear_weight, linear_bias), target, …)` without the logits of all rows at once.
 
-    input x: (*, K); linear_weight W: (V, K), or a `StoredMatrix`; linear_bias: (V,) or None; target: classes, integers of shape (*), or probabilities
-    of shape (*, V). `weight` (V,), `reduction`, `ignore_index` (None: -100) and `label_smoothing` are those of `cross_entropy`.
+    input x: (*, K); linear_weight W: (V, K), or a `StoredMatrix`; linear_bias: (V,) or None; target: classes, integers
+    of shape (*), or probabilities of shape (*, V). `weight` (V,), `reduction`, `ignore_index` (None: -100) and `label_smoothing` are those of `cross_entropy`.
     `options`: how many rows of logits exist at a time, an integer or an object that has it as `batch_chunk_size`; None, there too,
     chooses 512 or more, 256 where W gets no gradient. Rows of `ignore_index` are not computed.
 

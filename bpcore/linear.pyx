@@ -153,8 +153,8 @@ def linear(input, weight, bias=None, activation=None, *, bint transposed=False):
 
     input x: (*, K); weight W: (N, K), or (K,) for an output without the last axis; bias b: (N,) or None; y: (*, N). All float32 or
     all float64. `activation` f: None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh" or "silu", computed in the same pass.
-    `transposed`: the weight is given as W^T, (K, N), as in GPT-2's files. The weight may be a `StoredMatrix`, too. Raises `RuntimeError` that names the argument
-    whose shape or dtype does not fit, `ValueError` for an unknown activation.
+    `transposed`: the weight is given as W^T, (K, N), as in GPT-2's files. The weight may be a `StoredMatrix`, too. Raises
+    `RuntimeError` that names the argument whose shape or dtype does not fit, `ValueError` for an unknown activation.
     """
     cdef bint stored = isinstance(weight, StoredMatrix), taped
     cdef Tensor x = as_tensor(input, "input")

@@ -18,8 +18,8 @@ from bpnn.nn.parameter import Parameter
 class StoredLinear(Module):
     """`y = x W^T + b` with a frozen W of shape (out_features, in_features), kept as "bfloat16" or "int8".
 
-    matrix, or weight: the `bpcore.stored.StoredMatrix` that W is. It is neither parameter nor buffer: it is not trained, not cast and
-    not in `state_dict()`. bias: (out_features,), frozen too at first, or None.
+    matrix, or weight: the `bpcore.stored.StoredMatrix` that W is. It is no parameter and no buffer: not trained, not cast, not in
+    `state_dict()`. bias: (out_features,), frozen too at first, or None.
     """
 
     def __init__(self, matrix: StoredMatrix, bias: Any = None) -> None:
@@ -97,8 +97,8 @@ class StoredEmbedding(Embedding):
 class Storing:
     """Replaces linear maps inside `model.base_model`, or the model, by `StoredLinear`s of a kind; called with names of weights.
 
-    The table of tokens of a model that has one becomes a `StoredEmbedding`, and so does the map to scores of tokens; tied ones share
-    their matrix. Other heads, other tied weights, and maps that other modules wrap in ways of their own stay as they are.
+    The table of tokens of a model that has one becomes a `StoredEmbedding`, and the map to their scores is stored, too; tied ones
+    share their matrix. Other heads, other tied weights, and maps that other modules wrap in ways of their own stay as they are.
     """
 
     def __init__(self, model: Any, kind: str) -> None:
