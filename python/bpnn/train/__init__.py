@@ -18,6 +18,7 @@ from .checkpoint import (
     verify_checkpoint,
 )
 from .history import History
+from .loggers import MetricLogger, MLflow, TensorBoard, Trackio, WandB
 from .plots import draw_curves
 from .progress import HistoryFile, Progress
 from .streaming import (
@@ -49,7 +50,9 @@ __all__ = [
     "HistoryFile",
     "MeanAbsoluteError",
     "MeanSquaredError",
+    "MLflow",
     "Metric",
+    "MetricLogger",
     "NonFiniteLoss",
     "Precision",
     "Progress",
@@ -58,8 +61,11 @@ __all__ = [
     "Recall",
     "State",
     "StopOnInterrupt",
+    "TensorBoard",
     "TopKAccuracy",
+    "Trackio",
     "Trainer",
+    "WandB",
     "best_checkpoint",
     "draw_curves",
     "latest_checkpoint",
