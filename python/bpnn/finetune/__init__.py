@@ -41,7 +41,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "embedding_attacks": ("EmbeddingPGD", "FGM", "FreeLB"),
     "rdrop": ("RDrop", "symmetric_kl"),
     "smoothing": ("LabelSmoothing",),
-    "l2sp": ("L2SP"),
+    "l2sp": ("L2SP",),
+    "mixup": ("CutMix", "Mixup"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -21,9 +21,10 @@ __all__ = ["LabelSmoothing"]
 class LabelSmoothing(Callback):
     """The loss becomes the cross-entropy with `(1 - epsilon) onehot(y) + epsilon / C` over the C classes instead of `onehot(y)`.
 
-    For heads that classify texts, images, tokens, answers or the next token, with labels of whole numbers, -100 for what does not
-    count; computed anew from the output's logits. `evaluate` reports the plain loss. Place it before other callbacks that change
-    the loss. A trainer with a loss of its own gets `nn.CrossEntropyLoss(label_smoothing=epsilon)` instead.
+    That is `(1 - epsilon) loss + epsilon mean_c(-log p_c)`, with the loss as it was. For heads that classify texts, images, tokens,
+    answers or the next token by cross-entropy, with labels of whole numbers, -100 for what does not count. `evaluate` reports the
+    plain loss. Place it before callbacks that add to the loss, such as R-Drop. A trainer with a loss of its own gets
+    `nn.CrossEntropyLoss(label_smoothing=epsilon)` instead.
     """
 
     def __init__(self, epsilon: float = 0.1) -> None:
@@ -40,5 +41,6 @@ class LabelSmoothing(Callback):
         for logits, classes in counted_rows(trainer, batch, output, target):
             if classes is None or logits.shape[1] < 2:
                 raise ValueError(f"labels: expected whole numbers, classes of {logits.shape[1]}; label smoothing is for those")
-            losses.append(F.cross_entropy(logits, bpnn.from_numpy(classes), label_smoothing=self.epsilon))
-        return losses[0] if len(losses) == 1 else (losses[0] + losses[1]) / 2
+            losses.append(F.cross_entropy(logits, bpnn.from_numpy(classes), label_smoothing=1.0))  # of all classes alike
+        uniform = losses[0] if len(losses) == 1 else (losses[0] + losses[1]) / 2
+        return loss * (1 - self.epsilon) + uniform * self.epsilon
