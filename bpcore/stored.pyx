@@ -95,8 +95,8 @@ cdef int typenum_of(object dtype) except -1:
 
 @cython.final
 cdef class StoredMatrix:
-    """A matrix (N, K) kept as bfloat16, `numbers` as uint16, the upper halves of float32; or as int8 `numbers` with float32 `scales`
-    (N, ⌈K / 32⌉).
+    """A matrix (N, K) kept as bfloat16, `numbers` as uint16, the upper halves of float32; or as int8 `numbers` with float32
+    `scales` (N, ⌈K / 32⌉).
 
     Made of its parts, which are not copied: see `store`. Raises `TypeError` or `ValueError` naming the part that does not fit.
     """
