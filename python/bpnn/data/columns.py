@@ -89,18 +89,33 @@ def text_column(table: Table, given: str | None, taken: Sequence[str | None] = (
     raise DataError(f"{table.path}: which column is the text? There are {table.described()}: say which with {option}=")
 
 
-def label_column(table: Table, given: str | None, taken: Sequence[str | None] = (), names: Sequence[str] = LABEL) -> str | None:
+def label_column(table: Table, given: str | None, taken: Sequence[str | None] = ()) -> str | None:
     """The column of labels: the one `given`, else found; None where none looks like it. Raises `DataError` where several do."""
     if given is not None:
         table.column(given)
         return given
-    found = by_name(table, names, "label", "label", taken)
+    found = by_name(table, LABEL, "label", "label", taken)
     if found is not None or len(table.columns) - len([name for name in taken if name]) < 1:
         return found
     # A name that says something else (title, country) is not taken for a label unless it alone is left beside a text.
     if table.named and len(table.columns) > 2:
         return None
     labels, _ = by_content(table, taken)
+    if len(labels) == 2 == len(table.columns):
+        # Of a few rows texts repeat as little as labels; numbers are no texts.
+        labels = [name for name in labels if all(map(is_number, table.column(name)))] or labels
     if len(labels) > 1:
         raise DataError(f"{table.path}: {' and '.join(map(repr, labels))} could be the label: say which with label=")
     return labels[0] if labels else None
+
+
+def number_column(table: Table, given: str | None, taken: Sequence[str | None] = ()) -> str | None:
+    """The column of numbers for regression: the one `given`, else found by name, or the only one that has nothing but numbers."""
+    if given is not None:
+        table.column(given)
+        return given
+    found = by_name(table, NUMBER, "label", "label", taken)
+    if found is not None:
+        return found
+    numeric = [name for name in table.columns if name not in taken and all(map(is_number, table.column(name)))]
+    return numeric[0] if len(numeric) == 1 else None

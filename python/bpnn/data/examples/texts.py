@@ -1,12 +1,12 @@
 """Texts, or pairs of texts, with a label or a number."""
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from .._table import Table
-from ..columns import NUMBER, PAIRS, is_number, label_column, text_column
+from ..columns import PAIRS, is_number, label_column, number_column, text_column
 from ..idx import DataError
 from ._values import a_number, a_text, labels_of
 
@@ -34,7 +34,7 @@ def text_examples(
     Raises `DataError` for a missing column (lists those there are), an empty text, a label that is missing or not allowed, one
     label alone, numbers and words mixed.
     """
-    columns = _columns(table, text, text_pair, label, labeled, None)
+    columns = _columns(table, text, text_pair, label, labeled, label_column)
     values: list[Any] = [None] * len(table) if columns[2] is None else list(labels_of(table, columns[2], labels))
     return _examples(table, columns, values)
 
@@ -43,7 +43,7 @@ def regression_examples(
     table: Table, text: str | None = None, text_pair: str | None = None, label: str | None = None, *, labeled: bool | None = None,
 ) -> list[TextExample]:
     """Examples of regression; a label is a finite number (score, label, rating …). Arguments and errors as of `text_examples`."""
-    columns = _columns(table, text, text_pair, label, labeled, NUMBER)
+    columns = _columns(table, text, text_pair, label, labeled, number_column)
     values: list[Any] = [None] * len(table)
     if columns[2] is not None:
         values = [a_number(value, table, i, columns[2]) for i, value in enumerate(table.column(columns[2]))]
@@ -63,7 +63,7 @@ Columns = tuple[str, str | None, str | None]
 
 
 def _columns(
-    table: Table, text: str | None, pair: str | None, label: str | None, labeled: bool | None, names: tuple[str, ...] | None,
+    table: Table, text: str | None, pair: str | None, label: str | None, labeled: bool | None, find: Callable[..., str | None],
 ) -> Columns:
     """The columns of text, second text, label."""
     for given in (text, pair, label):
@@ -73,10 +73,7 @@ def _columns(
         lower = {column.strip().lower(): column for column in table.columns if column != label}
         text, pair = next(((lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower), (None, None))
     if labeled is not False and label is None and (text is not None or len(table.columns) > 1):
-        label = label_column(table, None, (text, pair), *([names] if names else []))
-        if label is None and names is not None:
-            numeric = [name for name in table.columns if name not in (text, pair) and all(map(is_number, table.column(name)))]
-            label = numeric[0] if len(numeric) == 1 else None
+        label = find(table, None, (text, pair))
     if labeled and label is None:
         raise DataError(f"{table.path}: which column is the label? There are {table.described()}: say which with label=")
     return text_column(table, text, (pair, label)), pair, label
