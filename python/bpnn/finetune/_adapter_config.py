@@ -22,6 +22,7 @@ class PeftConfig:
     """
 
     peft_type: ClassVar[str] = ""
+    from_file = False  # True of a configuration that was read: its numbers are there, none need to be drawn
 
     task_type: str | None = None
     inference_mode: bool = False

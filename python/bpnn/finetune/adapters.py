@@ -23,8 +23,6 @@ from ._adapter_config import PeftConfig, TargetConfig
 from ._layers import AdapterLayer, ModulesToSave
 from ._targets import chosen, saved_modules
 
-PREFIX = "base_model.model."
-
 
 class AdaptedModel(nn.Module):
     """Holds the model whose modules were replaced, so that names are those of PEFT: `base_model.model.…`."""
@@ -43,6 +41,8 @@ class PeftModel(nn.Module):
 
     peft_config: the configuration of each adapter by name. active_adapters: the names of those that compute.
     """
+
+    prefix = "base_model.model."  # of the names of the model's modules in files
 
     def __init__(self, model: nn.Module, peft_config: PeftConfig, adapter_name: str = "default"):
         super().__init__()
@@ -272,14 +272,14 @@ class PeftModel(nn.Module):
                     if own or (bias == "lora_only" and name == "base_layer.bias" and adapter_name in module.names()):
                         # DoRA's vector is a parameter in files, here and in PEFT a module with one
                         told = name.replace(f".{adapter_name}", "", 1) if own else name
-                        found[f"{PREFIX}{path}.{told.replace('magnitude_vector.weight', 'magnitude_vector')}"] = parameter
+                        found[f"{self.prefix}{path}.{told.replace('magnitude_vector.weight', 'magnitude_vector')}"] = parameter
             elif isinstance(module, ModulesToSave) and adapter_name in module.modules_to_save:
                 for name, parameter in module.modules_to_save[adapter_name].state_dict(keep_vars=True).items():
-                    found[f"{PREFIX}{path}.{name}"] = parameter
+                    found[f"{self.prefix}{path}.{name}"] = parameter
         if bias == "all":
             for name, parameter in model.named_parameters():
                 if name.endswith(".bias") and ".modules_to_save." not in name:
-                    found.setdefault(PREFIX + name, parameter)
+                    found.setdefault(self.prefix + name, parameter)
         return found
 
     def load_adapter(self, folder: str | os.PathLike[str], adapter_name: str, is_trainable: bool = False) -> None:

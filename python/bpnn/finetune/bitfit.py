@@ -16,7 +16,7 @@ def bitfit(model: Model, modules_to_save: Sequence[str] | None = None) -> Model:
     """Freeze all of `model` but its biases and its head; returns it.
 
     modules_to_save: the ends of the names of modules that are trained whole; None: the heads of classifiers and of question
-    answering ("classifier", "score", "qa_outputs"). Shifts of normalizations are biases; of LLaMA, which has none, the head is left.
+    answering ("classifier", "score", "qa_outputs"). Shifts of normalizations are biases; LLaMA, which has none, keeps the head.
     Raises `ValueError` where nothing would be trained.
     """
     names = HEADS if modules_to_save is None else tuple(modules_to_save)

@@ -191,7 +191,7 @@ class LoraLinear(AdapterLayer):
 
     @bpnn.no_grad()
     def _lengths(self, adapter: str) -> np.ndarray:
-        """The lengths of the rows of W + s B A, (out,), without that sum: |w|^2 + 2 s (A w) . b + s^2 b A A^T b of a row w and its b."""
+        """The lengths of the rows of W + s B A, (out,), without that sum: |w + s A^T b|^2 = |w|^2 + 2 s w A^T b + s^2 b A A^T b."""
         a, low = (part[adapter].weight.detach() for part in (self.lora_A, self.lora_B))
         crossed = self._plain(a).numpy().T  # W A^T, (out, r)
         a, low, scale = a.numpy(), low.numpy(), self.scaling[adapter]

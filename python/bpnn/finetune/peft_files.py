@@ -40,8 +40,10 @@ HARMLESS: Mapping[str, Any] = {"megatron_core": "megatron.core", "qalora_group_s
 def _kinds() -> dict[str, type[PeftConfig]]:
     from .ia3 import IA3Config
     from .lora import LoraConfig
+    from .prefix import PrefixTuningConfig
+    from .prompt import PromptTuningConfig
 
-    return {kind.peft_type: kind for kind in (LoraConfig, IA3Config)}
+    return {kind.peft_type: kind for kind in (LoraConfig, IA3Config, PromptTuningConfig, PrefixTuningConfig)}
 
 
 def read_adapter_config(name_or_folder: str | os.PathLike[str]) -> tuple[str, PeftConfig]:
@@ -64,7 +66,9 @@ def read_adapter_config(name_or_folder: str | os.PathLike[str]) -> tuple[str, Pe
             if value not in (None, False, HARMLESS.get(key)) and value not in ({}, [], ""):
                 raise ValueError(f"{path}: {key}: expected nothing, for {kind} has no such setting here, got {value!r}")
             del content[key]
-    return folder, kinds[kind].from_dict(content, path)
+    config = kinds[kind].from_dict(content, path)
+    config.from_file = True
+    return folder, config
 
 
 def _written_config(model: Any, adapter: str) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class GenerationMixin:
     `use_cache` and `logits_to_keep` and gives `logits`."""
 
     config: Any
+    virtual_tokens: int = 0  # places in front of every prompt that take room in the cache
 
     @cached_property
     def generation_config(self) -> GenerationConfig:
@@ -206,7 +207,7 @@ class GenerationMixin:
                     warnings.warn(f"max_new_tokens: {new} after a prompt of {longest} tokens are more than the model's context of "
                                   f"{self.context}; the text ends with the context", stacklevel=3)
                 settings.max_length = room
-        return prompts, Reader(self, settings.max_length - 1, mask, types), settings
+        return prompts, Reader(self, settings.max_length - 1 + self.virtual_tokens, mask, types), settings
 
     def _steps(
         self, rows: np.ndarray, reader: Reader, settings: Settings, ends: Ends, random: np.random.Generator,
