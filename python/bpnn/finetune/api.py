@@ -36,8 +36,8 @@ class Interrupted(Exception):
 def finetune(
     model: str | os.PathLike[str] | None, data: Any = None, task: str | None = None, *,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None, verbose: bool = True, **options: Any,
-) -> Finetuned:
-    """Fine-tune a pretrained model on data.
+) -> Any:
+    """Fine-tune a pretrained model on data; returns a `Finetuned`, or with `folds` a `CrossValidation` of scores.
 
     model: a model folder, a name of the hub, or a `.gguf` file. data: a table's file (.csv, .tsv, .jsonl, .parquet …), a folder of
     such files named train, validation and test, a folder of images, an address of fsspec; or data in memory: a `Table`, a list of
@@ -58,7 +58,7 @@ def finetune(
     return run_settings(settings, data, print if verbose else None, write=settings.out is not None)
 
 
-def run_settings(settings: Settings, data: Any = None, say: Callable[[str], Any] | None = print, write: bool = True) -> Finetuned:
+def run_settings(settings: Settings, data: Any = None, say: Callable[[str], Any] | None = print, write: bool = True) -> Any:
     """A new run of `settings`; `write`: into a folder, the next free one where `settings.out` names none."""
     check_together(settings)
     if write:
@@ -67,7 +67,7 @@ def run_settings(settings: Settings, data: Any = None, say: Callable[[str], Any]
         from .repeated import cross_validate, search
 
         return (cross_validate if settings.folds is not None else search)(settings, data, say, write)
-    ready = prepare(settings, read_parts(settings, data), say or _silent)
+    ready = prepare(settings, read_parts(settings, data))
     refuse_too_much(ready)
     if say is not None:
         tell(ready, say)
@@ -75,7 +75,7 @@ def run_settings(settings: Settings, data: Any = None, say: Callable[[str], Any]
     folder = RunFolder.create(settings.out, settings.task, config) if write else None
     if folder is not None and say is not None:
         say(f"folder {folder.path}")
-    return _train(ready, folder, config if folder is None else folder.config, say)
+    return train(ready, folder, config if folder is None else folder.config, say)
 
 
 def config_of(ready: Prepared) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def config_of(ready: Prepared) -> dict[str, Any]:
     return {"data": ready.data, "base": ready.base, "options": options, "state": ready.task.state()}
 
 
-def resume(folder: str | os.PathLike[str], data: Any = None, verbose: bool = True) -> Finetuned:
+def resume(folder: str | os.PathLike[str], data: Any = None, verbose: bool = True) -> Any:
     """Go on with the run in `folder` where its last checkpoint stands; the result has the bits of a run that was never stopped.
 
     data: what the run was given, where that was in memory. Raises as `finetune`, and where data or base model are not the same.
@@ -100,18 +100,22 @@ def resume(folder: str | os.PathLike[str], data: Any = None, verbose: bool = Tru
     if run.config["data"]["source"] == "memory" and data is None:
         raise SettingsError(f"{run.path}: its data was in memory; give it again: resume(folder, data)")
     settings = run.settings
-    ready = prepare(settings, read_parts(settings, data), say or _silent)
+    if settings.folds is not None or settings.trials is not None:
+        from .repeated import go_on
+
+        return go_on(run, settings, data, say)
+    ready = prepare(settings, read_parts(settings, data))
     run.check_same(ready.data, ready.base)
     refuse_too_much(ready)
     if say is not None:
         tell(ready, say)
-    return _train(ready, run, run.config, say, resumed=True)
+    return train(ready, run, run.config, say, resumed=True)
 
 
-def _train(
+def train(
     ready: Prepared, folder: RunFolder | None, config: dict[str, Any], say: Callable[[str], Any] | None, resumed: bool = False
 ) -> Finetuned:
-    """Training, and everything after it."""
+    """Training of what is prepared, and everything after it; `config`: what the result remembers where there is no folder."""
     trainer = make_trainer(ready, folder, say)
     if resumed and folder is not None and latest_checkpoint(folder.checkpoints) is not None:
         writer = next(callback for callback in trainer.callbacks if isinstance(callback, CheckpointWriter))
@@ -134,7 +138,3 @@ def _train(
     )
     finish(tuned, ready, folder, say)
     return tuned
-
-
-def _silent(text: str) -> None:
-    """Say nothing."""

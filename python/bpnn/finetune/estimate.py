@@ -267,7 +267,8 @@ def resident_memory() -> int:
 class TimeEstimate(Callback):
     """Says after a few steps how long the run will take; the steps are the run's own, so that nothing is done for it.
 
-    The first step, in which buffers are made, is not counted. Evaluations are reckoned as a third of a step for each batch.
+    print: what says it; None: nobody. The first step, in which buffers are made, is not counted. Evaluations are reckoned as a
+    third of a step for each batch.
     """
 
     def __init__(self, steps: int = 5, print: Any = print) -> None:
@@ -293,4 +294,5 @@ class TimeEstimate(Callback):
             per_epoch = -(-batches // trainer.accumulate)
             left = max(trainer.state.epochs * per_epoch - step, 0)
             evaluations = (trainer.state.epochs - trainer.state.epoch) * checked * each / trainer.accumulate / 3
-            self.print(f"time   about {duration(each * left + evaluations)} left, {1000 * each:.0f} ms a step")
+            if self.print is not None:
+                self.print(f"time   about {duration(each * left + evaluations)} left, {1000 * each:.0f} ms a step")

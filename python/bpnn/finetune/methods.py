@@ -6,8 +6,11 @@ from typing import Any
 from bpnn import nn
 
 from .settings import ADAPTERS, Settings, SettingsError
+from .stored import store_frozen
 
-__all__ = ["prepare_model"]
+__all__ = ["make_room", "prepare_model"]
+
+VIRTUAL = ("prompt", "prefix")
 
 # PEFT's names of the tasks, which it writes into an adapter's configuration
 TASK_TYPES = {
@@ -27,9 +30,8 @@ def prepare_model(model: Any, settings: Settings) -> Any:
         if not hasattr(model, "gradient_checkpointing_enable"):
             raise SettingsError(f"gradient_checkpointing: {type(model).__name__} cannot compute its layers again")
         model.gradient_checkpointing_enable()
-    if settings.base != "float32":  # before adapters come: all maps but the head
-        from .stored import store_frozen
-
+    virtual = settings.method in VIRTUAL  # virtual tokens begin as rows of the table, before that is stored; others: as stored
+    if settings.base != "float32" and not virtual:
         store_frozen(model, settings.base)
     try:
         model = _with_method(model, settings)
@@ -37,6 +39,8 @@ def prepare_model(model: Any, settings: Settings) -> Any:
         if isinstance(error, SettingsError):
             raise
         raise SettingsError(f"method {settings.method}: {error}") from None
+    if settings.base != "float32" and virtual:
+        store_frozen(model, settings.base)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SettingsError(f"method {settings.method}: leaves nothing to train")
     return model
@@ -63,6 +67,20 @@ def _with_method(model: Any, settings: Settings) -> Any:
         if settings.freeze is not None:
             freeze(model, settings.freeze)
     return model
+
+
+def make_room(task: Any, model: Any, settings: Settings) -> None:
+    """Shorten the texts that `task` reads by the virtual tokens, which take places of the model's context too."""
+    from .tasks._texts import longest_of
+
+    able = longest_of(model) if settings.method in VIRTUAL and task.max_length is not None else None
+    if able is None:
+        return
+    left = able - settings.virtual_tokens
+    if left < 4 or (settings.max_length is not None and settings.max_length > left):
+        wanted = f"max_length {settings.max_length}" if settings.max_length is not None and left >= 4 else "texts"
+        raise SettingsError(f"virtual_tokens: {settings.virtual_tokens} leave no room for {wanted} in the model's {able} tokens")
+    task.max_length = min(task.max_length, left)
 
 
 def adapter_config(settings: Settings) -> Any:

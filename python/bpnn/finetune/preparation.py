@@ -13,11 +13,11 @@ import numpy as np
 import bpnn
 from bpnn.data import DataError
 from bpnn.optim import AdamW
-from bpnn.train import BestModel, CheckpointWriter, EarlyStopping, HistoryFile, Progress, StopOnInterrupt, Trainer
+from bpnn.train import BestModel, Callback, CheckpointWriter, EarlyStopping, HistoryFile, Progress, StopOnInterrupt, Trainer
 
 from .estimate import Memory, TimeEstimate, available_memory, duration, estimate_memory, resident_memory, size
 from .freeze import trainable_parameters
-from .methods import prepare_model
+from .methods import make_room, prepare_model
 from .reading import describe_data
 from .run_folder import RunFolder, checksum_of_weights
 from .settings import Settings, SettingsError
@@ -51,7 +51,7 @@ class Prepared:
         return 2 * self.settings.batch_size
 
 
-def prepare(settings: Settings, parts: Any, say: Say = print) -> Prepared:
+def prepare(settings: Settings, parts: Any) -> Prepared:
     """Examples checked, model loaded, method applied, batches made, memory estimated; nothing is written.
 
     Raises `DataError`, `SettingsError`; `ValueError`, `RuntimeError` of a model that cannot be read.
@@ -69,6 +69,7 @@ def prepare(settings: Settings, parts: Any, say: Say = print) -> Prepared:
     where = os.path.abspath(settings.model) if os.path.exists(settings.model) else settings.model
     base = {"path": where, "kind": type(model).__name__, "parameters": trainable_parameters(model)[1],
             "crc32": checksum_of_weights(model)}  # fmt: skip
+    make_room(task, model, settings)
     model = prepare_model(model, settings)
     datasets = {part: task.dataset(some, train=part == "train") for part, some in examples.items()}
     train = wrap_training_data(settings, task, examples["train"], datasets["train"])
@@ -135,7 +136,7 @@ def make_trainer(ready: Prepared, folder: RunFolder | None, say: Say | None, mor
     column, mode = ready.task.monitor
     callbacks: list[Any] = [StopOnInterrupt()]
     optimizer = make_optimizer(ready)
-    callbacks += technique_callbacks(ready, optimizer)
+    callbacks += technique_callbacks(ready)
     if folder is not None:
         callbacks.append(HistoryFile(folder.path / "history.csv"))
     if ready.validation is not None:
@@ -143,8 +144,8 @@ def make_trainer(ready: Prepared, folder: RunFolder | None, say: Say | None, mor
         if s.patience:
             callbacks.append(EarlyStopping(column, s.patience, mode))
     callbacks += more
-    if say is not None:
-        callbacks += [Progress(), TimeEstimate(print=say)]
+    # As many callbacks whether they speak or not: a run may be resumed by somebody who wants to hear nothing.
+    callbacks += [Callback() if say is None else Progress(), TimeEstimate(print=say)]
     if folder is not None:
         callbacks.append(CheckpointWriter(folder.checkpoints, s.checkpoint_every))
     return Trainer(

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bpnn.data.columns import label_column
@@ -35,6 +36,11 @@ def read_parts(settings: Settings, data: Any = None) -> Splits:
     # Parts with the same share of each label: the label's column is known when the file has been read.
     parts = dict(read_splits(given, **files, validation_share=0.0, test_share=0.0).items())
     return read_splits(parts, **shares, stratify=_stratify(parts["train"], settings))
+
+
+def read_all(settings: Settings, data: Any = None) -> Table:
+    """All examples of the training part, nothing held out."""
+    return read_parts(replace(settings, validation_share=0.0, test_share=0.0), data).train
 
 
 def _is_plain_text(data: Any) -> bool:

@@ -18,6 +18,7 @@ from bpnn.utils._files import replacing, write_text
 from .card import model_card
 from .run_folder import RunFolder
 from .settings import Settings
+from .stored import make_dense
 from .tuned import Finetuned, saves_adapter
 
 __all__ = ["csv_text", "finish", "headline", "write_model"]
@@ -83,6 +84,8 @@ def write_model(folder: Path, model: Any, task: Any, settings: Settings) -> None
             if part is not None:
                 part.save_pretrained(draft)
     else:
+        if settings.base != "float32":  # files hold float32: the numbers that the stored weights stand for
+            make_dense(model)
         task.save(merged(model), draft)
     if folder.exists():
         shutil.rmtree(folder)

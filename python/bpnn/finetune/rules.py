@@ -16,10 +16,11 @@ FOR_METHODS: dict[str, tuple[str, ...]] = {
     "stochastic_depth": ("full", "frozen", "gradual"),
 }  # fmt: skip
 TEXTS = ("classify", "regress", "tokens", "qa", "embed", "lm")
+LOGITS = ("classify", "tokens", "qa", "lm", "image")
 FOR_TASKS: dict[str, tuple[str, ...]] = {
     "text_pair": ("classify", "regress"), "pooling": ("classify", "regress", "embed"), "labels": ("classify", "tokens", "image"),
-    "max_length": TEXTS, "mixup": ("image",), "cutmix": ("image",), "label_smoothing": ("classify", "image"),
-    "r_drop": ("classify", "regress", "image"), "augment": ("classify", "regress", "image"),
+    "max_length": TEXTS, "mixup": ("image",), "cutmix": ("image",), "label_smoothing": LOGITS,
+    "r_drop": LOGITS, "augment": ("classify", "regress", "image"),
     "teacher": ("classify", "regress", "image", "lm"),
 }  # fmt: skip
 ADVERSARIAL_TASKS = {"fgm": TEXTS, "freelb": TEXTS, "pgd": (*TEXTS, "image")}

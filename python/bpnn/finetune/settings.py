@@ -184,7 +184,7 @@ class Settings:
         None, "search for good settings with Optuna, so many short runs; then train with the best", "run", int, low=1, metavar="N",
     )
     search: str | None = option(
-        None, "YAML file of what to search: a key and its choices or low and high (default: lr, batch_size, epochs)",
+        None, "YAML file of what to search: a key and its choices or low and high (default: lr, batch_size, weight_decay)",
         "run", metavar="FILE",
     )
     force: bool = option(False, "begin even where the memory will not do", "run", bool)

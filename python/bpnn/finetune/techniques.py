@@ -1,21 +1,97 @@
-"""Settings to callbacks: what changes the loss, the batch or the weights during training."""
+"""Settings to callbacks: what changes the loss, the batch or the weights during training, in the order in which they must act."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from .settings import Settings, SettingsError
 
 __all__ = ["technique_callbacks", "wrap_training_data"]
 
 
-def technique_callbacks(ready: Any, optimizer: Any) -> list[Any]:
-    """The callbacks that the settings ask for, in the order in which they must act."""
-    s = ready.settings
-    found: list[Any] = []
+def technique_callbacks(ready: Any) -> list[Any]:
+    """The callbacks that the settings ask for: what is trained, batches, losses from the simplest on, attacks, averages."""
+    s, found = ready.settings, []
     if s.method == "gradual":
         from .freeze import GradualUnfreezing
 
         found.append(GradualUnfreezing(s.layers_per_epoch))
+    if s.stochastic_depth is not None:
+        from .stochastic_depth import StochasticDepth
+
+        found.append(StochasticDepth(s.stochastic_depth))
+    if s.mixup is not None or s.cutmix is not None:
+        from .mixup import CutMix, Mixup
+
+        found.append(Mixup(s.mixup) if s.mixup is not None else CutMix(s.cutmix))
+    if s.label_smoothing:
+        from .smoothing import LabelSmoothing
+
+        found.append(LabelSmoothing(s.label_smoothing))
+    if s.teacher is not None:
+        from .distill import Distillation
+
+        found.append(Distillation(load_teacher(ready), s.temperature, s.distill_weight))
+    if s.r_drop is not None:
+        from .rdrop import RDrop
+
+        found.append(RDrop(s.r_drop))
+    if s.adversarial is not None:
+        found.append(attack(s))
+    if s.ema is not None or s.swa is not None:
+        found.append(average(ready))
     return found
+
+
+def attack(s: Settings) -> Any:
+    """The adversarial training by name: on embeddings, or of images on their numbers."""
+    if s.task == "image":
+        from .adversarial import PGD
+
+        return PGD(s.adversarial_epsilon or 0.03)
+    from .embedding_attacks import FGM, EmbeddingPGD, FreeLB
+
+    kind = {"fgm": FGM, "pgd": EmbeddingPGD, "freelb": FreeLB}[str(s.adversarial)]
+    return kind() if s.adversarial_epsilon is None else kind(s.adversarial_epsilon)
+
+
+def average(ready: Any) -> Any:
+    """The average of the weights that is used in the end."""
+    from .averaging import EMA, SWA
+
+    s = ready.settings
+    if s.ema is not None:
+        return EMA(s.ema)
+    return SWA(swa_start=int(s.swa * s.epochs))
+
+
+def load_teacher(ready: Any) -> Any:
+    """The teacher's model. Raises `SettingsError` where its task, labels or tokens are not the student's."""
+    from .tasks import TASKS
+    from .tuned import Finetuned
+
+    s, ours = ready.settings, ready.task
+    if Path(s.teacher, "config.json").is_file() and Path(s.teacher, "model").is_dir():
+        taught = Finetuned.load(s.teacher)
+        task, model = taught.task, taught.model
+    else:
+        task = TASKS[s.task]()
+        task.load_state({**task.state(), "labels": getattr(ours, "labels", None)} if hasattr(ours, "labels") else task.state())
+        model = task.load_saved(s.teacher)
+    if task.name != ours.name:
+        raise SettingsError(f"teacher: expected a model of task {ours.name}, got one of {task.name}")
+    if getattr(task, "labels", None) != getattr(ours, "labels", None):
+        raise SettingsError(f"teacher: expected the labels {_listed(ours)}, in this order, got {_listed(task)}")
+    if getattr(ours, "tokenizer", None) is not None:
+        texts = [str(getattr(example, "text", "")) for example in ready.examples["train"][:100]]
+        if [task.tokenizer(text)["input_ids"] for text in texts] != [ours.tokenizer(text)["input_ids"] for text in texts]:
+            raise SettingsError(f"teacher: {s.teacher} has another tokenizer than the student")
+    return model
+
+
+def _listed(task: Any) -> str:
+    return ", ".join(map(str, getattr(task, "labels", []))) or "none"
 
 
 def wrap_training_data(settings: Any, task: Any, examples: Sequence[Any], dataset: Any) -> Any:

@@ -10,6 +10,7 @@ import bpnn
 from bpnn.data import DataError
 from bpnn.train import History
 
+from .methods import VIRTUAL
 from .reading import read_test
 from .run_folder import RunFolder
 from .settings import ADAPTERS, Settings, SettingsError
@@ -123,9 +124,12 @@ def load_model(run: RunFolder, task: Any, settings: Settings) -> Any:
         raise SettingsError(f"{run.path}: its base model {path} cannot be read ({error})") from None
     if checksum_of_weights(base) != run.config["base"]["crc32"]:
         raise SettingsError(f"{run.path}: its base model {path} has other weights now")
-    if settings.base != "float32":
+    task.load_state(run.config["state"])  # the length that leaves room for virtual tokens, not the base's
+    virtual = settings.method in VIRTUAL  # in the order of `prepare_model`
+    if settings.base != "float32" and not virtual:
         store_frozen(base, settings.base)
-    return PeftModel.from_pretrained(base, run.model)
+    model = PeftModel.from_pretrained(base, run.model)
+    return store_frozen(model, settings.base) if settings.base != "float32" and virtual else model
 
 
 def saves_adapter(settings: Settings) -> bool:

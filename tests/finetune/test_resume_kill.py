@@ -1,0 +1,122 @@
+"""A fine-tuning run killed with SIGKILL, at any moment, and resumed, ends with the bits of one that was never stopped."""
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+
+import bpnn
+from bpnn.finetune import SettingsError, resume
+
+SCRIPT = Path(__file__).with_name("killed_run.py")
+TRICKS = {"adversarial": "fgm"}
+RUNS = {
+    "full": {"method": "full", **TRICKS},
+    "lora": {"method": "lora", "lora_dropout": 0.1, **TRICKS},
+    "gradual": {"method": "gradual", "layers_per_epoch": 2, **TRICKS},
+}
+COMMON = {"epochs": 3, "batch_size": 20, "lr": 0.01, "threads": 1, "checkpoint_every": 2, "accumulate": 2, "dropout": 0.2,
+          "text": "text", "label": "label"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kill")
+    tiny_models.tiny_bert(folder / "base")
+    tiny_models.table(folder / "data.csv")
+    return folder
+
+
+def run(place, options):
+    """The exit code of a run that ends itself at `place`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BPNN")}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run([sys.executable, str(SCRIPT), place, json.dumps(options)], capture_output=True, text=True, timeout=200,
+                          env=environment)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def options(home, name, out):
+    return {"model": str(home / "base"), "data": str(home / "data.csv"), "out": str(out), **COMMON, **RUNS[name]}
+
+
+def result(folder):
+    """The bytes of the final weights, and the scores without times."""
+    files = sorted((folder / "model").rglob("*.safetensors"))
+    assert files
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {file.name: file.read_bytes() for file in files}, {key: metrics[key] for key in ("test", "validation", "steps")}
+
+
+@pytest.fixture(scope="module")
+def whole(home):
+    """Results of runs that nobody stopped."""
+    found = {}
+
+    def of(name):
+        if name not in found:
+            assert run("never", options(home, name, home / name)) == 0
+            found[name] = result(home / name)
+        return found[name]
+
+    return of
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("full", ["step:1", "step:2", "step:2"]),  # before any checkpoint, behind one, and again
+        ("full", ["file:8", "folder:7", "prune:3"]),  # in the middle of writing one, of removing one
+        ("lora", ["step:4", "file:5"]),
+        ("gradual", ["step:3", "step:1"]),
+        ("lora", ["model:1"]),  # trained, the folder half written
+        ("full", ["card:1"]),
+    ],
+)
+def test_killed_and_resumed(home, whole, tmp_path, name, places):
+    out = tmp_path / "run"
+    first, *others = places
+    assert run(first, options(home, name, out)) == -signal.SIGKILL
+    for place in others:
+        assert run(place, {"resume": str(out)}) == -signal.SIGKILL
+    assert not (out / "metrics.json").exists()
+    assert run("never", {"resume": str(out)}) == 0
+    weights, scores = result(out)
+    expected, expected_scores = whole(name)
+    assert weights.keys() == expected.keys() and all(weights[key] == expected[key] for key in expected)
+    assert scores == expected_scores
+    assert not list(out.glob(".*")) and len(list((out / "checkpoints").glob("step-*"))) == 2
+
+
+def test_dropout_and_tricks_change_the_result(home, whole, tmp_path):
+    """What the test above compares depends on what it is about: without FGM or EMA other weights come out."""
+    for trick in TRICKS:
+        told = options(home, "full", tmp_path / trick)
+        told.pop(trick)
+        assert run("never", told) == 0
+        assert result(tmp_path / trick)[0] != whole("full")[0]
+
+
+def test_other_base_or_data(home, tmp_path):
+    """A base model or data that changed since is refused."""
+    base, data = tiny_models.tiny_bert(tmp_path / "base"), tiny_models.table(tmp_path / "data.csv")
+    told = options(home, "lora", tmp_path / "run") | {"model": str(base), "data": str(data)}
+    if run("step:3", told) != -signal.SIGKILL:
+        pytest.fail("the run was to be killed")
+    tiny_models.tiny_bert(base, seed=1)
+    with pytest.raises(SettingsError, match="was trained on another base model than .*base is now"):
+        resume(tmp_path / "run", verbose=False)
+    tiny_models.tiny_bert(base)
+    data.write_text(data.read_text() + "a dull film,no\n")
+    with pytest.raises(bpnn.data.DataError, match=r"was trained on other data \(96 \+ 12 \+ 12 examples from .*data.csv\)"):
+        resume(tmp_path / "run", verbose=False)
+    tiny_models.table(data)
+    tuned = resume(tmp_path / "run", verbose=False)
+    assert np.isfinite(tuned.metrics["test"]["loss"])
