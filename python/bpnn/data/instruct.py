@@ -131,18 +131,23 @@ def _rendered(
         before, after = render(messages[:i], True), render(messages[: i + 1])
         # Some templates end the last turn differently: what both have in common is the turn, if all that is said is in it.
         end = next((n for n, (a, b) in enumerate(zip(after, whole)) if a != b), min(len(after), len(whole)))
-        said = str(messages[i]["content"]).strip()
-        if not whole.startswith(before) or said not in whole[len(before) : end]:
+        said, turn = str(messages[i]["content"]).strip(), whole[len(before) : end]
+        if not whole.startswith(before) or said not in turn:
             raise ValueError(f"chat_template: expected the text of a conversation to begin with that of its first {i + 1} "
                              "messages, got another; a template with {% generation %} around what the assistant says works for any")
-        spans.append((len(before), len(before) + len(_trimmed(whole[len(before) : end], tokenizer))))
+        spans.append((len(before), len(before) + _ended(turn, turn.find(said) + len(said), end == len(after), tokenizer)))
     return whole, spans
 
 
-def _trimmed(turn: str, tokenizer: Any) -> str:
-    """A turn without the blanks behind its end-of-turn token: the model stops before them."""
-    bare = turn.rstrip()
-    return bare if bare.endswith(tuple(tokenizer.special_tokens_map.values())) else turn
+def _ended(turn: str, said: int, whole: bool, tokenizer: Any) -> int:
+    """Where a turn of which `said` characters are the message ends: behind its end-of-turn token, without the blanks after that.
+
+    whole: all of `turn` belongs to it; else its end may have a part of what comes next.
+    """
+    ends = [turn.rfind(token, said) + len(token) for token in tokenizer.special_tokens_map.values() if turn.rfind(token, said) >= 0]
+    if whole:
+        return max(ends) if ends and not turn[max(ends) :].strip() else len(turn)
+    return max(ends, default=said)
 
 
 def _marked(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> Tokens:
