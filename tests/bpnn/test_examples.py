@@ -29,8 +29,9 @@ def refused(make, *given, **options):
     "content",
     [
         "text,label\na b,1\nc,0\n",
-        "id,label,Sentence\n7,1,a b\n8,0,c\n", 
-        "Review , SENTIMENT\na b,1\nc,0\n", "x y,z\na b,1\nc,0\n", "a b,1\nc,0\n", "1,a b\n0,c\n", "title,text,label\nx,a b,1\ny,c,0\n", "review,text,label\nx,a b,1\ny,c,0\n",
+        "id,label,Sentence\n7,1,a b\n8,0,c\n",
+        "Review , SENTIMENT\na b,1\nc,0\n", "x y,z\na b,1\nc,0\n", "a b,1\nc,0\n", "1,a b\n0,c\n",
+        "title,text,label\nx,a b,1\ny,c,0\n", "review,text,label\nx,a b,1\ny,c,0\n",
     ],
 )
 def test_columns_of_texts(tmp_path, content):
