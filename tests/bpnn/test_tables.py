@@ -427,6 +427,8 @@ def test_images(tmp_path):
     folders(tmp_path / "all" / "train", ["cat", "dog"])
     folders(tmp_path / "all" / "val", ["cat", "dog"], 1)
     assert [table and len(table) for table in read_images(tmp_path / "all")] == [20, 2, None]
+    parts = {"train": tmp_path / "all" / "train", "test": str(tmp_path / "all" / "val")}
+    assert [table and len(table) for table in read_images(parts)] == [18, 2, 2]
     with pytest.raises(DataError, match=r"cat: expected a folder for each of two classes or more, got none"):
         read_images(tmp_path / "cat")
 

@@ -194,12 +194,14 @@ def _cut(table: Table, shares: dict[str, float]) -> dict[str, Table]:
 def read_images(data: Any, **splitting: Any) -> Splits:
     """Paths and labels of images, as tables with the columns "image" and "label".
 
-    data: a folder with a folder of each class, or with folders train, validation (dev, valid, val) and test of such; or a table
-    (file, Table, data in memory) with the columns image (path, file, file_name …; relative to the file's folder) and label.
-    splitting: arguments of `read_splits`; drawn parts are stratified by class. Raises `DataError` for a class without images, and
-    where there are fewer than two classes.
+    data: a folder with a folder of each class, or with folders train, validation (dev, valid, val) and test of such; a dict of
+    such parts; or a table (file, Table, data in memory) with the columns image (path, file, file_name …; relative to the file's
+    folder) and label. splitting: arguments of `read_splits`; drawn parts are stratified by class. Raises `DataError` for a class
+    without images, and where there are fewer than two classes.
     """
     options = {"stratify": "label", **splitting}
+    if isinstance(data, dict) and "train" in data and set(data) <= set(PARTS):
+        return read_splits({part: _images(source) for part, source in data.items() if source is not None}, **options)
     if isinstance(data, (str, os.PathLike)) and not is_url(data) and Path(data).is_dir():
         root = Path(data)
         folders = {folder.name.lower(): folder for folder in sorted(root.iterdir()) if folder.is_dir()}
@@ -208,9 +210,18 @@ def read_images(data: Any, **splitting: Any) -> Splits:
             return read_splits({part: _classes(folder) for part, folder in parts.items()}, **options)
         if not _tables(root):
             return read_splits(_classes(root), **options)
-    splits = read_splits(data, **{**options, "validation_share": 0.0, "test_share": 0.0})
-    tables = {part: _listed(table) for part, table in splits.items()}
-    return read_splits(tables, **options) if len(tables) > 1 else read_splits(tables["train"], **options)
+    # Labels are known when the tables have been read: only then are parts drawn.
+    splits = read_splits(data, validation_share=0.0, test_share=0.0)
+    return read_splits({part: _images(table) for part, table in splits.items()}, **options)
+
+
+def _images(source: Any) -> Table:
+    """The images of one part: a folder of classes, or a table of paths."""
+    if isinstance(source, ImageTable):
+        return source
+    if isinstance(source, (str, os.PathLike)) and not is_url(source) and Path(source).is_dir():
+        return _classes(Path(source))
+    return _listed(read_table(source))
 
 
 def _tables(root: Path) -> bool:
