@@ -43,6 +43,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "smoothing": ("LabelSmoothing",),
     "l2sp": ("L2SP",),
     "mixup": ("CutMix", "Mixup"),
+    "averaging": ("EMA", "SWA"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 

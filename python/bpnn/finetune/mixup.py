@@ -125,8 +125,8 @@ class Mixup(Mixer):
 class CutMix(Mixer):
     """A box of x_j pasted into x_i, images (B, C, H, W): its sides are sqrt(1 - share) of the image's.
 
-    The share is drawn from Beta(alpha, alpha), the center is uniform over the image, what sticks out is cut off, and the share of the
-    loss is what is left of x_i. Arguments as in `Mixup`; alpha is 1 in the paper: any share alike.
+    The share is drawn from Beta(alpha, alpha), the center is uniform over the image, what sticks out is cut off, and the share of
+    the loss is what is left of x_i. Arguments as in `Mixup`; alpha is 1 in the paper: any share alike.
     """
 
     def __init__(self, alpha: float = 1.0, p: float = 1.0, key: str | None = None) -> None:
