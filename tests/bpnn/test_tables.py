@@ -61,6 +61,25 @@ def test_line_ends(tmp_path, end, last):
     assert list(table) == rows and table.where(1).endswith("a.tsv:4")
 
 
+@pytest.mark.parametrize("chunk", [5, 64, 1 << 20])
+def test_any_texts_come_back(tmp_path, monkeypatch, chunk):
+    """Random fields with all that CSV must quote; lines are where the row begins in the file, however it is read."""
+    monkeypatch.setattr("bpnn.data.sources.CHUNK", chunk)
+    rng = np.random.default_rng(chunk)
+    rows = [["text", "b", "c"]]
+    rows += [["".join(rng.choice([*'a",;\n \té🙂\u2028\x0b'], size)) or "x" for size in rng.integers(1, 9, 3)] for _ in range(60)]
+    content, begins = "", []
+    for row in rows:
+        begins.append(content.count("\n") + 1)
+        content += ",".join('"' + field.replace('"', '""') + '"' for field in row) + "\n"
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8", newline="")
+    (tmp_path / "b.csv").write_text(content.replace("\n", "\r\n"), encoding="utf-16", newline="")
+    for name in ("a.csv", "b.csv"):
+        table = read_table(tmp_path / name, delimiter=",")
+        assert [[row[key] for key in rows[0]] for row in table] == rows[1:]
+        assert [int(table.where(i).rsplit(":")[-1]) for i in range(60)] == begins[1:]
+
+
 def test_json(tmp_path):
     lines = [json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(ROWS)]
     (tmp_path / "a.jsonl").write_text("\n\n".join(lines), encoding="utf-8-sig")
