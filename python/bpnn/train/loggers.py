@@ -3,7 +3,7 @@
     Trainer(model, optimizer, loss, callbacks=[TensorBoard("run/tensorboard", config={"lr": 1e-3}), CheckpointWriter("run")])
 
 Written are `history.steps` as train/loss and train/lr, every `log_every` steps, and each epoch's row of the history under its
-step: loss, val_loss, the metrics, lr, seconds, samples_per_second, epoch. `HistoryFile` writes rows as CSV and needs nothing installed.
+step: loss, val_loss, the metrics, lr, seconds, samples_per_second, epoch. `HistoryFile` writes the rows as CSV, always.
 A run that is resumed from a checkpoint goes on in the same log; it writes nothing twice that the checkpoint knows of.
 """
 from __future__ import annotations

@@ -3,8 +3,10 @@
 Every transform takes a single image or a whole batch, as an array or a Tensor, and works on the batch at once; each image gets
 random numbers of its own. `bpnn.manual_seed` decides them, and the same images follow whether they come one by one or in
 batches. `bpnn.transforms.functional` has the same without randomness. docs/transforms.md tells more.
+
+`bpnn.transforms.text` and `bpnn.transforms.audio` change texts and recordings.
 """
-from . import functional
+from . import audio, functional, text
 from .base import Compose, InterpolationMode, RandomApply, Transform
 from .color import ColorJitter
 from .convert import ConvertImageDtype, Grayscale, Normalize, ToTensor
@@ -17,5 +19,5 @@ from .resize import RandomResizedCrop, Resize
 __all__ = [
     "CenterCrop", "ColorJitter", "Compose", "ConvertImageDtype", "Grayscale", "InterpolationMode", "Normalize", "Pad",
     "RandomAffine", "RandomApply", "RandomCrop", "RandomErasing", "RandomHorizontalFlip", "RandomResizedCrop", "RandomRotation",
-    "RandomVerticalFlip", "Resize", "ToTensor", "Transform", "TransformedLoader", "functional",
+    "RandomVerticalFlip", "Resize", "ToTensor", "Transform", "TransformedLoader", "audio", "functional", "text",
 ]
