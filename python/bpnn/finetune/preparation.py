@@ -87,8 +87,10 @@ def refuse_large_base(settings: Settings) -> None:
     """`SettingsError` where the weights alone will not fit, before they are read."""
     from bpnn.pretrained import open_pretrained
 
+    from .tasks._convolutional import is_convolutional
+
     have = available_memory()
-    if settings.force or have is None:
+    if settings.force or have is None or (settings.task == "image" and is_convolutional(str(settings.model))):
         return
     weights = open_pretrained(settings.model).weights
     numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())

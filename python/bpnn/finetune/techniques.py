@@ -63,7 +63,7 @@ def average(ready: Any) -> Any:
     s = ready.settings
     if s.ema is not None:
         return EMA(s.ema)
-    return SWA(swa_start=int(s.swa * s.epochs))
+    return SWA(s.swa)
 
 
 def load_teacher(ready: Any) -> Any:

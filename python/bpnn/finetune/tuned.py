@@ -128,8 +128,10 @@ def load_model(run: RunFolder, task: Any, settings: Settings) -> Any:
     virtual = settings.method in VIRTUAL  # in the order of `prepare_model`
     if settings.base != "float32" and not virtual:
         store_frozen(base, settings.base)
-    model = PeftModel.from_pretrained(base, run.model)
-    return store_frozen(model, settings.base) if settings.base != "float32" and virtual else model
+    model = PeftModel.from_pretrained(base, run.model, is_trainable=True)  # what was trained is told from what is stored by that
+    if settings.base != "float32" and virtual:
+        store_frozen(model, settings.base)
+    return model.requires_grad_(False).eval()
 
 
 def saves_adapter(settings: Settings) -> bool:
