@@ -163,7 +163,7 @@ def vocabulary_loss(output: Any, x: Any, target: Any) -> Any:
 
     In chunks, without all the scores at once, where the map is a plain one; with adapters it is computed as a whole.
     """
-    if isinstance(output, nn.Linear):
+    if isinstance(output, (nn.Linear, nn.StoredLinear)):
         return F.linear_cross_entropy(x, output.weight, target, linear_bias=output.bias)
     return F.cross_entropy(output(x), target, ignore_index=IGNORED)
 
