@@ -132,7 +132,8 @@ def test_others_read_the_files(tmp_path):
     model.save_pretrained(tmp_path)
     encoder = transformers.AutoModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
     dense = torch.nn.Linear(16, 3)
-    dense.load_state_dict({name.removeprefix("linear."): value for name, value in load_file(tmp_path / "2_Dense" / "model.safetensors").items()})
+    stored = load_file(tmp_path / "2_Dense" / "model.safetensors")
+    dense.load_state_dict({name.removeprefix("linear."): value for name, value in stored.items()})
     mask = torch.tensor(TOKENS != 0)
     with torch.no_grad():
         rows = encoder(torch.tensor(TOKENS), mask.long()).last_hidden_state

@@ -61,7 +61,7 @@ def test_windows(tmp_path):
         assert inside or (first, last) == (0, 0)
         assert item["token_type_ids"] == [0] * 3 + [1] * (len(pieces_) - 3)
     assert (seen[[i for i, letter in enumerate(LONG) if letter != " "]] > 0).all() and seen.max() == 2
-    spans = {i: [item for item in data if item["example"] == i][0] for i in (0, 2)}
+    spans = {i: next(item for item in data if item["example"] == i) for i in (0, 2)}
     assert LONG[LONG.index("good") :][:4] == "good"
     for i, answer in ((0, "1999"), (2, "he saw")):
         begin, end = spans[i]["offsets"][spans[i]["start_positions"], 0], spans[i]["offsets"][spans[i]["end_positions"], 1]
@@ -78,7 +78,8 @@ def test_best_spans():
     start, end = np.array([9.0, 1, 5, 2, 0]), np.array([9.0, 4, 0, 3, 1])
     allowed = np.array([False, True, True, True, True])
     assert best_spans(start, end, allowed, 3)[:2] == [(8.0, 2, 3), (6.0, 2, 4)]
-    assert best_spans(start, end, allowed, 1) == [(5.0, 2, 2), (5.0, 3, 3), (5.0, 1, 1), (1.0, 4, 4)]  # the likelier beginning first
+    # of equals the one with the likelier beginning first
+    assert best_spans(start, end, allowed, 1) == [(5.0, 2, 2), (5.0, 3, 3), (5.0, 1, 1), (1.0, 4, 4)]
     every = [(start[i] + end[j], i, j) for i in range(1, 5) for j in range(i, min(5, i + 3))]
     assert sorted(every, reverse=True) == sorted(best_spans(start, end, allowed, 3), reverse=True)
     assert best_spans(start, end, np.zeros(5, bool), 3) == []
@@ -98,7 +99,8 @@ def test_outputs_and_files(tmp_path):
                 if i <= j < i + task.longest:
                     span = start[i] + end[j], int(item["offsets"][i, 0]), int(item["offsets"][j, 1])
                     best[item["example"]] = max(best.get(item["example"], span), span)
-        loss = [-np.log(np.exp(x[p]) / np.exp(x).sum()) for x, p in ((start, item["start_positions"]), (end, item["end_positions"]))]
+        labels = (start, item["start_positions"]), (end, item["end_positions"])
+        loss = [-np.log(np.exp(x[place]) / np.exp(x).sum()) for x, place in labels]
         losses.setdefault(item["example"], []).append(np.mean(loss))
     for i, one in enumerate(outputs):
         assert (one["start"], one["end"]) == best[i][1:]
@@ -113,7 +115,8 @@ def test_outputs_and_files(tmp_path):
 def test_questions_without_answers(tmp_path):
     task, _, examples = made(bert(tmp_path), [*ROWS, row("bad", "the film")])
     assert task.unanswerable
-    outputs = [{"start": 0, "end": 2, "score": 3.0, "no_answer": none, "probability": 0.5, "loss": 1.0} for none in (2.0, 3.5, 4.0, 9.0)]
+    best = {"start": 0, "end": 2, "score": 3.0, "probability": 0.5, "loss": 1.0}
+    outputs = [{**best, "no_answer": none} for none in (2.0, 3.5, 4.0, 9.0)]
     assert task.answers(outputs, examples["train"]) == ["he", "", "", ""]
     task.settings.no_answer_threshold = 0.5
     assert task.answers(outputs, examples["train"]) == ["he", "th", "", ""]
@@ -127,7 +130,7 @@ def test_questions_without_answers(tmp_path):
 
 
 def test_batches_and_training(tmp_path):
-    rows = [row(f"saw {word}", f"he saw the {word} {word2} film", word) for word in ("good", "bad") for word2 in ("a", "b", "c", "d")]
+    rows = [row(f"saw {word}", f"he saw the {word} {other} film", word) for word in ("good", "bad") for other in "abcd"]
     task, model, examples = made(bert(tmp_path), rows)
     data = task.dataset(examples["train"], train=True)
     batch = task.collate([data[0], data[1]])

@@ -53,7 +53,8 @@ def test_scale_and_files(tmp_path, pooling, rows):
     assert batch["labels"].dtype == np.float32 and batch["labels"].shape == (2, 1)
     np.testing.assert_allclose(batch["labels"][:, 0], (truth[[3, 0]] - task.mean) / task.deviation, rtol=1e-6)
     outputs = task.outputs(model, data, 5)
-    raw = np.concatenate([model(**{k: v for k, v in task.collate([i]).items() if k != "labels"}).logits.detach().numpy() for i in data])
+    batches = [{key: value for key, value in task.collate([item]).items() if key != "labels"} for item in data]
+    raw = np.concatenate([model(**batch).logits.detach().numpy() for batch in batches])
     np.testing.assert_allclose(outputs, raw * task.deviation + task.mean, rtol=1e-4, atol=1e-4)
     said, scores = outputs[:, 0], task.scores(outputs, examples["train"])
     np.testing.assert_allclose(scores["mse"], np.mean((said - truth) ** 2))

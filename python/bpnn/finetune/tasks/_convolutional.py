@@ -85,7 +85,7 @@ class ConvolutionalClassifier(PreTrainedModel):
         if strange or wrong:
             raise RuntimeError(
                 f"{getattr(weights, 'path', 'weights')} does not fit {self.config.architecture}: "
-                f"missing or of another shape: {', '.join(wrong) or 'none'}; unexpected: {', '.join(strange) or 'none'}"
+                f"missing or of another shape: {_some(wrong)}; unexpected: {_some(strange)}"
             )
         if all(fits.values()):
             self.network.load_state_dict({name: bpnn.from_numpy(_owned(weights[name])) for name in own})
@@ -102,6 +102,11 @@ class ConvolutionalClassifier(PreTrainedModel):
         files = save_weights(self.network, folder, dtype=dtype, max_shard_size=max_shard_size)
         write_config(folder, {**self.config.to_dict(), "architectures": [type(self).__name__]})
         return files
+
+
+def _some(names: list[str]) -> str:
+    """The first of some names."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"
 
 
 def _owned(array: Any) -> Any:

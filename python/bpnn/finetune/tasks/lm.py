@@ -97,7 +97,7 @@ class ModelLanguage(TextTask):
         return rows, report
 
     def _prompt(self, example: Any) -> list[int]:
-        """The tokens of a prompt; of one that leaves no room for an answer, the last."""
+        """The tokens of a prompt; of one that leaves too little room for an answer the last."""
         if example.messages is not None or (self.chat and self.tokenizer.chat_template is not None):
             messages = example.messages or [{"role": "user", "content": example.prompt}]
             ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
@@ -106,8 +106,9 @@ class ModelLanguage(TextTask):
         else:
             ids, labels = encode_completion(example.prompt, " .", self.tokenizer)
             ids = ids[: next(i for i, label in enumerate(labels) if label != IGNORED)]
-        room = None if self.context is None else max(1, self.context - int(self.option("max_new_tokens", 64)))
-        return list(ids if room is None else ids[-room:])
+        if self.context is None:
+            return list(ids)
+        return list(ids[-max(self.context // 2, self.context - int(self.option("max_new_tokens", 64))) :])
 
     def _windows(self, example: Any, i: int, train: bool) -> list[Batch]:
         """Pieces of a text with special tokens around each; for validation with the tokens hidden that its number decides."""
