@@ -177,6 +177,22 @@ def test_smollm2(smollm2):
     assert smollm2.decode(ids) == "Question: what? Answer: that<|im_end|>"
 
 
+@pytest.mark.rivals
+def test_against_transformers(smollm2, tmp_path):
+    """The mask of the assistant's tokens is that of `transformers`."""
+    transformers = pytest.importorskip("transformers")
+    smollm2.save_pretrained(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for talk in (TALK[1:], TALK, [{"role": "system", "content": " Be brief. "}, *TALK, *TALK]):
+        found = theirs.apply_chat_template(
+            talk, chat_template=MARKED, return_assistant_tokens_mask=True, return_dict=True, tokenize=True)
+        ids, labels = encode_conversation(talk, smollm2, chat_template=MARKED)
+        assert ids == list(found["input_ids"]) and [int(label >= 0) for label in labels] == list(found["assistant_masks"])
+        if talk[0]["role"] != "assistant":
+            plain = encode_conversation(talk, smollm2, chat_template=PLAIN)
+            assert plain == (ids, labels)
+
+
 def test_gpt2(data_dir):
     pytest.importorskip("tokenizers")
     from bpnn.pretrained import AutoTokenizer

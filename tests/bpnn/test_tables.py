@@ -283,6 +283,12 @@ def test_a_line_without_end(tmp_path):
     assert len(read_table(tmp_path / "a.txt", limit=1000)) == 2
 
 
+def test_a_json_file_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("bpnn.data.table_files.LARGEST", 1 << 20)
+    said = complaint(tmp_path / "a.json", b"[" + b" " * (1 << 20))
+    assert said == "a.json: expected at most 1 MiB, got more; a .jsonl has a row in each line and any size"
+
+
 def test_a_quote_that_takes_the_rest(tmp_path):
     content = 'text,label\nx,1\n"begins,1\n' + "and goes on,2\n" * 200
     said = complaint(tmp_path / "a.csv", content, limit=1000)
@@ -417,6 +423,8 @@ def test_running_text_is_cut(tmp_path):
     assert abs(len(test[0]["text"]) / len(text) - 0.1) < 0.01 and abs(len(validation[0]["text"]) / len(text) - 0.1) < 0.01
     line = text.split("\n").index(test[0]["text"].split("\n")[0]) + 1
     assert test.where(0) == f"{tmp_path}/a.txt:{line}"
+    train, _, test = read_splits({"text": [text]})
+    assert train[0]["text"] + text[len(train[0]["text"]) :] == text and test.where(0) == "data[0]"
     (tmp_path / "b.txt").write_text("a line\nanother")
     with pytest.raises(DataError, match="its lines are too few to cut a validation part of 1% off"):
         read_splits(tmp_path / "b.txt", text="whole", validation_share=0.01)

@@ -225,10 +225,10 @@ def _decoded(block: bytes, name: str, number: int, place: int) -> str:
         raise DataError(f"{name}:{line}: expected UTF-8 ({error.reason}, byte {byte:,} of the file)") from None
 
 
-def read_all(source: Source, limit: int) -> bytes:
-    """All bytes of `source`; `DataError` where they are more than `limit`."""
+def read_all(source: Source, limit: int, hint: str = "") -> bytes:
+    """All bytes of `source`; `DataError`, ending with `hint`, where they are more than `limit`."""
     with open_source(source) as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
-        raise DataError(f"{os.fspath(source)}: expected at most {limit >> 20:,} MiB, got more")
+        raise DataError(f"{os.fspath(source)}: expected at most {limit >> 20:,} MiB, got more{hint}")
     return content

@@ -181,11 +181,11 @@ def _cut(table: Table, shares: dict[str, float]) -> dict[str, Table]:
             found[part] = begin, end
             end = begin
     found["train"] = 0, end
-    first = int(table.where(0).rsplit(":", 1)[1])
-    return {
-        part: Table({"text": [text[begin:end]]}, table.path, [first + text.count("\n", 0, begin)])
-        for part, (begin, end) in found.items()
-    }
+    parts = {part: table.with_columns({"text": [text[begin:end]]}) for part, (begin, end) in found.items()}
+    if FORMATS.get(_stem(table.path)[1]) == "txt":  # its lines are those of the file
+        for part, (begin, _) in found.items():
+            parts[part] = Table({"text": parts[part].column("text")}, table.path, [1 + text.count("\n", 0, begin)])
+    return parts
 
 
 # Images ---------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from .idx import DataError
 from .json_tables import read_json, read_json_lines
 from .sources import LIMIT, Source, open_source, read_all, text_lines
 
-LARGEST = 1 << 30  # bytes of a file that is read as a whole: .json, .parquet
+LARGEST = 512 << 20  # bytes of a .json, which is read as a whole
 FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".txt": "txt", ".text": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".json": "json", ".parquet": "parquet", ".pq": "parquet", ".conll": "conll", ".iob": "conll", ".iob2": "conll", ".bio": "conll",
@@ -61,7 +61,7 @@ def read_table(
     if kind == "parquet":
         table = _parquet(source, columns)
     elif kind == "json":
-        whole = read_all(source, LARGEST)
+        whole = read_all(source, LARGEST, "; a .jsonl has a row in each line and any size")
         table = read_json(_whole(whole, name), name)
     else:
         with open_source(source) as stream:
