@@ -44,6 +44,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "l2sp": ("L2SP",),
     "mixup": ("CutMix", "Mixup"),
     "averaging": ("EMA", "SWA"),
+    "stochastic_depth": ("DropPath", "StochasticDepth", "drop_path"),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
