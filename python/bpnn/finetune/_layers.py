@@ -40,7 +40,8 @@ class AdapterLayer(nn.Module):
         self.active: list[str] = []
         self.merged: list[str] = []
         self.enabled = True
-        self._stored: Any = None  # the map in fewer bits, while one of float32 that takes the changes stands in its place
+        # The map in fewer bits, while one of float32 that takes the changes stands in its place; in a tuple it is no child
+        self._stored: tuple[Any, ...] = ()
 
     # --- what a subclass says ----------------------------------------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class AdapterLayer(nn.Module):
         for name in adapters:
             if name in self.names() and name not in self.merged:
                 if isinstance(self.base_layer, StoredLinear):
-                    self._stored, self.base_layer = self.base_layer, self.base_layer.dense()
+                    self._stored, self.base_layer = (self.base_layer,), self.base_layer.dense()
                 self.change(name, 1)
                 self.merged.append(name)
 
@@ -115,8 +116,8 @@ class AdapterLayer(nn.Module):
         """Take all changes out again."""
         while self.merged:
             self.change(self.merged.pop(), -1)
-        if self._stored is not None:
-            self.base_layer, self._stored = self._stored, None
+        if self._stored:
+            (self.base_layer,), self._stored = self._stored, ()
 
 
 class ModulesToSave(nn.Module):

@@ -43,8 +43,9 @@ RENAMED: Mapping[str, Sequence[tuple[str, str]]] = {
 
 
 def model_type(model: Any) -> str:
-    """The architecture's name in `config.json`; "" for a model without a configuration."""
-    return str(getattr(getattr(model, "config", None), "model_type", ""))
+    """The architecture's name in `config.json`, of the model or of the first inside it; "" where none has a configuration."""
+    found = (part.config.model_type for part in model.modules() if hasattr(getattr(part, "config", None), "model_type"))
+    return str(next(found, ""))
 
 
 def file_name(name: str, kind: str) -> str:

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import bpnn
+from bpcore.stored import StoredMatrix
 from bpnn import nn
-from bpnn.nn.modules.stored import StoredLinear
 
 from ._adapter_config import PeftConfig, TargetConfig
 from ._layers import AdapterLayer, ModulesToSave
@@ -62,7 +62,7 @@ class PeftModel(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "base_model":  # not there yet
+            if name == "base_model" or name.startswith("__"):  # not there yet, or asked for by `copy`
                 raise
             return getattr(self.get_base_model(), name)
 
@@ -237,9 +237,8 @@ class PeftModel(nn.Module):
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
         """How many numbers are trained, and how many there are, those of weights stored in fewer bits among them."""
         sizes = [(p.numel(), p.requires_grad) for p in self.parameters()]
-        for module in self.modules():  # a stored weight is no parameter
-            if isinstance(module, StoredLinear):
-                sizes.append((module.in_features * module.out_features, False))
+        stored = {id(module.matrix): module.matrix for module in self.modules() if hasattr(module, "matrix")}  # no parameters
+        sizes += [(matrix.shape[0] * matrix.shape[1], False) for matrix in stored.values() if isinstance(matrix, StoredMatrix)]
         return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
     def print_trainable_parameters(self) -> None:

@@ -55,7 +55,7 @@ class PrefixTuningConfig(PromptLearningConfig):
 
     def encoder(self, model: Any) -> PrefixEncoder:
         """See `PromptLearningConfig.encoder`."""
-        return PrefixEncoder(self, model.get_input_embeddings().weight.dtype)
+        return PrefixEncoder(self, model.dtype)
 
 
 class PrefixEncoder(nn.Module):

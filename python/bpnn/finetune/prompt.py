@@ -17,6 +17,7 @@ import bpnn
 from bpnn import nn
 from bpnn.models._layers import IGNORED, array_of, numbers
 from bpnn.models._outputs import Later, ModelOutput
+from bpnn.models._pretrained import PreTrainedModel
 from bpnn.models.generation import GenerationConfig, GenerationMixin
 from bpnn.pretrained import AutoTokenizer
 
@@ -52,11 +53,11 @@ class PromptLearningConfig(PeftConfig):
             raise ValueError(f"num_transformer_submodules: expected 1, got {self.num_transformer_submodules}")
 
     def prepared(self, model: Any) -> Self:
-        """See `PeftConfig.prepared`; also the sizes. Raises `ValueError` for a model that reads no tokens."""
+        """See `PeftConfig.prepared`; also the sizes. Raises `ValueError` for what is no pretrained model that reads tokens."""
         done = super().prepared(model)
-        config: Any = getattr(model, "config", None)
-        if not hasattr(config, "vocab_size"):
-            raise ValueError(f"peft_config: {self.peft_type} is for models that read tokens, {type(model).__name__} does not")
+        if not isinstance(model, PreTrainedModel) or not hasattr(model.config, "vocab_size"):
+            raise ValueError(f"peft_config: {self.peft_type} is for pretrained models of tokens, {type(model).__name__} is none")
+        config: Any = model.config
         done.num_transformer_submodules = 1
         done.num_layers = done.num_layers or config.num_hidden_layers
         done.token_dim = done.token_dim or config.hidden_size
@@ -98,25 +99,25 @@ class PromptTuningConfig(PromptLearningConfig):
 
     def encoder(self, model: Any) -> PromptEmbedding:
         """See `PromptLearningConfig.encoder`."""
-        return PromptEmbedding(self, model.get_input_embeddings().weight.detach())
+        return PromptEmbedding(self, model)
 
 
 class PromptEmbedding(nn.Module):
     """The rows in front of a text: `embedding.weight`, (P, H)."""
 
-    def __init__(self, config: PromptTuningConfig, words: Any):
+    def __init__(self, config: PromptTuningConfig, model: Any):
         super().__init__()
         count = config.num_virtual_tokens or 0
-        self.embedding = nn.Embedding(count, words.shape[1], dtype=words.dtype)
+        self.embedding = nn.Embedding(count, config.token_dim, dtype=model.dtype)
         if config.prompt_tuning_init != "RANDOM" and not config.from_file:
             if config.prompt_tuning_init == "TEXT":
                 tokenizer = AutoTokenizer.from_pretrained(config.tokenizer_name_or_path or "")
                 tokens = tokenizer(config.prompt_tuning_init_text or "")["input_ids"]
                 chosen = bpnn.from_numpy(np.resize(np.array(tokens, np.int64), count))
             else:
-                chosen = bpnn.randint(0, words.shape[0], (count,))
+                chosen = bpnn.randint(0, model.config.vocab_size, (count,))
             with bpnn.no_grad():
-                self.embedding.weight.copy_(words[chosen])
+                self.embedding.weight.copy_(model.get_input_embeddings()(chosen))
 
     def table(self) -> Any:
         """(P, H)."""
@@ -256,8 +257,7 @@ class PromptTunedModel(PromptModel):
             return model(input_ids, attention_mask, **given)
         words = given.pop("inputs_embeds", None)
         if words is None:
-            table = model.get_input_embeddings()
-            words = table(bpnn.from_numpy(model_tokens(input_ids, table.weight.shape[0])))
+            words = model.get_input_embeddings()(bpnn.from_numpy(model_tokens(input_ids, model.config.vocab_size)))
         batch = words.shape[0]
         embedded = bpnn.cat([self.encoder.table().unsqueeze(0).expand(batch, -1, -1), words], 1)
         for name, fill in (("token_type_ids", 0), ("labels", IGNORED)):
