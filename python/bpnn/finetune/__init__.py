@@ -14,6 +14,7 @@ from typing import Any
 
 # Where each public name is; a module is loaded when one of its names is first asked for.
 _NAMES: dict[str, tuple[str, ...]] = {
+    "continual": ("EWC", "LwF", "Replay"),
     "crossval": ("CrossValidation", "GroupKFold", "KFold", "StratifiedKFold", "cross_validate"),
     "search": ("Pruning", "best_settings", "suggest"),
     "distill": ("Distillation", "distillation_loss", "student_of"),
