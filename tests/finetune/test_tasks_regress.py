@@ -88,6 +88,9 @@ def test_settings_and_errors(tmp_path):
         Regress(options()).read(splits([ROWS[0], ROWS[0]]))
     with pytest.raises(DataError, match=r"validation\[1\]: score: expected a number, got 'many'"):
         Regress(options()).read(splits(ROWS, [ROWS[0], {"text": "x", "score": "many"}]))
+    assert len(Regress(options()).read(splits(ROWS, [ROWS[0], ROWS[5]]))["validation"]) == 2  # one number alone
+    with pytest.raises(DataError, match="validation: which column is the label"):
+        Regress(options()).read(splits(ROWS, [{"text": "x"}]))
     with pytest.raises(DataError, match="train: expected at least one example, got none"):
         Regress(options()).read(splits(None))
     assert task.target(task.example("x")) is None

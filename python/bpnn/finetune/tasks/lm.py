@@ -206,6 +206,8 @@ class ModelLanguage(TextTask):
             words = [self.tokenizer.decode([int(i)]).strip() for i in ids[places]]
             return {"text": self.tokenizer.decode(ids, skip_special_tokens=True), "words": " ".join(words)}
         new = int(self.option("max_new_tokens", 64))
+        if self.context is not None:
+            new = max(1, min(new, self.context - len(prompt)))
         written = np.asarray(model.generate(np.array([prompt], np.int64), max_new_tokens=new))[0, len(prompt) :]
         return {"text": self.tokenizer.decode(written, skip_special_tokens=True)}
 

@@ -94,7 +94,10 @@ class Regress(TextTask):
 
     def read_table(self, table: Any, labeled: bool | None = True) -> list[Any]:
         columns = self.option("text"), self.option("text_pair"), self.option("label") if labeled is not False else None
-        return list(regression_examples(table, *columns, labeled=labeled))
+        examples = regression_examples(table, *columns, labeled=None if labeled else labeled)
+        if labeled and any(example.label is None for example in examples):
+            return list(regression_examples(table, *columns, labeled=True))  # which says what is missing
+        return list(examples)  # a small part may have one number alone
 
     def learn(self, examples: Sequence[Any], path: str) -> None:
         labels = self.truth(examples)
