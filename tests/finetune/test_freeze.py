@@ -92,9 +92,10 @@ def test_trained_of_total_counts_tied_ones_once():
 
 def test_stored_weights_count_as_what_they_stand_for():
     stored = pytest.importorskip("bpnn.finetune.stored")
-    model = make("llama-lm")
-    before = trainable_parameters(model)
-    assert trainable_parameters(stored.store_frozen(model, "int8"))[1] == before[1]
+    for name in ("llama-lm", "gpt2-lm", "bert"):  # the second with one table for both ends
+        model = make(name)
+        before = trainable_parameters(model)
+        assert trainable_parameters(stored.store_frozen(model, "int8"))[1] == before[1]
 
 
 def test_adamw_neither_moves_nor_decays_what_is_frozen():

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from bpnn import nn
-from bpnn.nn.modules.stored import StoredLinear
+from bpnn.nn.modules.stored import StoredEmbedding, StoredLinear
 from bpnn.pretrained.loading import matches
 from bpnn.train.callbacks import Callback
 
@@ -92,9 +92,10 @@ def head_only(model: nn.Module) -> list[str]:
             "with the table of tokens (tie_word_embeddings)"
         )
     _freeze_groups(below)
-    for _, parameter in head.parameters:
+    trained = [(name, parameter) for name, parameter in head.parameters if ".original_module." not in name]  # kept by adapters
+    for _, parameter in trained:
         parameter.requires_grad = True
-    return [name for name, _ in head.parameters]
+    return [name for name, _ in trained]
 
 
 def _freeze_groups(groups: Iterable[LayerGroup]) -> list[str]:
@@ -118,8 +119,9 @@ def trainable_parameters(model: nn.Module) -> tuple[int, int]:
 
 def _stored(model: nn.Module) -> int:
     """The numbers of weights that are no parameters any more."""
-    layers = [module for module in model.modules() if isinstance(module, StoredLinear)]
-    return sum(layer.in_features * layer.out_features for layer in layers)
+    stored = [module for module in model.modules() if isinstance(module, (StoredLinear, StoredEmbedding))]
+    matrices = {id(module.matrix): module.matrix.shape for module in stored}  # tied ones once
+    return sum(rows * columns for rows, columns in matrices.values())
 
 
 class GradualUnfreezing(Callback):

@@ -98,9 +98,9 @@ class Handles:
 def drop_path(model: nn.Module, rate: float, mode: str = "row") -> Handles:
     """Leave out attention and feed-forward maps of the layers in training, the higher the more: layer l of L with p = rate l / L.
 
-    Of each text or image for itself, or with mode "batch" of all together; packed rows of a text stay together. Each part of a layer
-    draws its own numbers from bpnn's generator. Where a norm follows the sum, as in BERT, what is left out is the map before the
-    sum. Returns what takes it back (`remove()`). Raises `ValueError` for a rate outside [0, 1) and for a model of other layers.
+    Of each text or image for itself, or with mode "batch" of all together; packed rows of a text stay together. Each part of a
+    layer draws its own numbers from bpnn's generator. Where a norm follows the sum, as in BERT, what is left out is the map before
+    the sum. Returns what takes it back (`remove()`). Raises `ValueError` for a rate outside [0, 1) and for a model of other layers.
     """
     _check(rate, mode)
     if rate == 1:
