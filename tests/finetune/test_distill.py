@@ -273,6 +273,15 @@ def test_a_student_computes_with_the_layers_it_has():
         np.testing.assert_array_equal(teacher(**given, output_hidden_states=True).hidden_states[1].numpy(), expected[1].numpy())
 
 
+@pytest.mark.parametrize("kind", ["Bert", "ViT"])
+@pytest.mark.parametrize("pooler", [False, True])
+def test_students_without_a_head(kind, pooler):
+    config = getattr(models, kind + "Config").from_dict(SIZES if kind == "Bert" else VIT)
+    student = student_of(getattr(models, kind + "Model")(config, add_pooling_layer=pooler), 2)
+    assert (student.pooler is not None) == pooler
+    assert len(student.encoder.layer) == 2
+
+
 def test_layers_lie_evenly():
     teacher = bert(0, num_hidden_layers=6)
     layers = teacher.bert.encoder.layer

@@ -23,6 +23,8 @@ from bpnn.nn import init
 from bpnn.train import Callback
 from bpnn.train.batches import split_batch
 
+from ._structure import pretrained_in
+
 __all__ = ["Distillation", "distillation_loss", "student_of"]
 
 IGNORED = -100
@@ -291,7 +293,8 @@ def _counted(batch: Any, target: Any, logits: Any, model: Any) -> np.ndarray | N
         labels = _array(target)
         if labels.shape == places and labels.dtype.kind in "iu":
             real = labels != IGNORED
-            if isinstance(model, GenerationMixin) or isinstance(getattr(model, "base_model", None), GenerationMixin):
+            found = pretrained_in(model)
+            if found is not None and isinstance(found[1], GenerationMixin):
                 real = np.concatenate([real[..., 1:], np.zeros_like(real[..., :1])], -1)  # the label of a row is the next token
             counted = real if counted is None else counted & real
     return counted
@@ -365,6 +368,8 @@ def student_of(model: Any, layers: int | Sequence[int]) -> Any:
     given = {name: getattr(model, name) for name in ("pooling", "max_seq_length") if hasattr(model, name)}
     if isinstance(getattr(model, "dropout", None), nn.Dropout) and given:
         given["dropout"] = model.dropout.p
+    if hasattr(model, "pooler"):
+        given["add_pooling_layer"] = model.pooler is not None
     with init.skip_init():
         student = type(model)(config, **given)
     student.to(next(iter(model.parameters())).dtype)
