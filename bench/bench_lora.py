@@ -12,7 +12,9 @@ from rivals import COMPILED, NCHW, compiled_by, pytorch, same
 
 RANK, SCALE = 8, 2.0
 # rows, inputs, outputs: 32 sentences of SST-2 in MiniLM; 4 × 256 tokens in SmolLM2 and in GPT-2
-SIZES = {"MiniLM, 736×384→384": (736, 384, 384), "SmolLM2, 1024×576→576": (1024, 576, 576), "GPT-2, 1024×768→2304": (1024, 768, 2304)}
+SIZES = {
+    "MiniLM, 736×384→384": (736, 384, 384), "SmolLM2, 1024×576→576": (1024, 576, 576), "GPT-2, 1024×768→2304": (1024, 768, 2304),
+}
 
 
 def composed(F, x, w, b, a, low):
