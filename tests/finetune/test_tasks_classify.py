@@ -126,6 +126,32 @@ def test_limit(tmp_path):
     assert made(folder)[0].max_length == 20
 
 
+def test_room_for_virtual_tokens(tmp_path):
+    folder = bert(tmp_path)
+    assert made(folder, method="prompt", virtual_tokens=7)[0].max_length == 33
+    with pytest.raises(ValueError, match="max_length: expected at most 33, .* beside 7 virtual tokens, got 34"):
+        made(folder, method="prompt", virtual_tokens=7, max_length=34)
+    with pytest.raises(ValueError, match="virtual_tokens: expected less than the 40 tokens that the model reads, got 39"):
+        made(folder, method="prompt", virtual_tokens=39)
+
+
+def test_augmentation(tmp_path):
+    """Other words at each reading in training, a function of the seed; labels stay."""
+    task, _, examples = made(bert(tmp_path), augment=True)
+    data = task.dataset(examples["train"], train=True)
+    items = [data[i] for i in range(6)]
+    bpnn.manual_seed(1)
+    one, other = task.collate(items), task.collate(items)
+    bpnn.manual_seed(1)
+    same = task.collate(items)
+    assert one["input_ids"].tolist() == same["input_ids"].tolist() != other["input_ids"].tolist()
+    assert one["labels"].tolist() == [1, 0, 1, 0, 1, 0]
+    held = task.dataset(examples["train"])
+    plain = made(tmp_path)[0].dataset(examples["train"], train=True)
+    for part in (held, plain):
+        assert task.collate([part[0]])["input_ids"].tolist() == [held[0]["input_ids"]]
+
+
 def test_decoders(tmp_path):
     """A model without a padding token pads with its end token, and padding changes nothing."""
     task, model, examples = made(gpt2(tmp_path / "base"))

@@ -3,16 +3,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from bpnn.pretrained import AutoTokenizer, resolve
 from bpnn.pretrained.safetensors_file import read_json
+from bpnn.transforms.text import EasyAugmentation
 
 from ._task import Array, Batch, Task, TaskDataset
 
 SENTENCE_SETTINGS = "sentence_bert_config.json"
+VIRTUAL = ("prompt", "prefix")  # methods that put tokens before each text
 
 
 def longest_of(model: Any) -> int | None:
@@ -27,15 +29,21 @@ def longest_of(model: Any) -> int | None:
     return None
 
 
-def limit_of(model: Any, tokenizer: Any, folder: str, wanted: int | None) -> int:
+def limit_of(model: Any, tokenizer: Any, folder: str, wanted: int | None, reserved: int = 0) -> int:
     """Tokens of a text that are read: what is wanted, else the least that model, tokenizer and sentence-transformers' settings say.
 
-    Raises `ValueError` where more is wanted than the model can.
+    reserved: places that are taken by something else. Raises `ValueError` where more is wanted than the model can.
     """
     able = longest_of(model)
+    if able is not None and reserved:
+        able -= reserved
+        if able < 2:
+            can = able + reserved
+            raise ValueError(f"virtual_tokens: expected less than the {can} tokens that the model reads, got {reserved}")
     if wanted is not None:
         if able is not None and wanted > able:
-            raise ValueError(f"max_length: expected at most {able}, as many tokens as the model reads, got {wanted}")
+            besides = f" beside {reserved} virtual tokens" if reserved else ""
+            raise ValueError(f"max_length: expected at most {able}, as many tokens as the model reads{besides}, got {wanted}")
         return int(wanted)
     path = os.path.join(folder, SENTENCE_SETTINGS)
     told = read_json(path).get("max_seq_length") if os.path.isfile(path) else None
@@ -67,13 +75,19 @@ class TextTask(Task):
     """A task whose examples are a `text` and perhaps a `pair`. Settings: max_length, augment."""
 
     samples = "texts"
+    augments: ClassVar[bool] = False  # whether the task's labels stay right when words of a text change
+
+    @property
+    def reserved(self) -> int:
+        """Places that the method takes of those that the model has."""
+        return int(self.option("virtual_tokens", 20)) if self.option("method") in VIRTUAL else 0
 
     def settle(self, model: Any, path: str | os.PathLike[str]) -> Any:
         """Load the tokenizer that lies beside a model, set limit and padding; returns the model."""
         folder = resolve(path)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         settle_padding(model, self.tokenizer)
-        self.max_length = limit_of(model, self.tokenizer, folder, self.max_length)
+        self.max_length = limit_of(model, self.tokenizer, folder, self.max_length, self.reserved)
         return model
 
     def tokenize(self, texts: Sequence[str], pairs: Sequence[str | None]) -> tuple[list[Batch], int]:
@@ -102,9 +116,23 @@ class TextTask(Task):
             target = self.target(example)
             if target is not None:
                 item["labels"] = target
+            if train and self.augments and self.option("augment", False):
+                item["example"] = example
         return TaskDataset(items, cut, train)
 
+    def changed(self, items: Sequence[Batch]) -> list[Batch]:
+        """The items with some words of their texts changed: swapped, left out, said again."""
+        change = EasyAugmentation()
+        pairs = [None if item["example"].pair is None else change(item["example"].pair) for item in items]
+        found, _ = self.tokenize(change([item["example"].text for item in items]), pairs)
+        for item, new in zip(items, found, strict=True):
+            if "labels" in item:
+                new["labels"] = item["labels"]
+        return found
+
     def collate(self, items: Sequence[Batch]) -> Batch:
+        if self.augments and items and "example" in items[0]:
+            items = self.changed(items)
         rows = [item["input_ids"] for item in items]
         tokens = fill(rows, self.tokenizer.pad_token_id)
         lengths = np.array([[len(row)] for row in rows])

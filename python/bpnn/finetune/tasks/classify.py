@@ -58,6 +58,7 @@ class Classify(TextTask):
 
     name = "classify"
     monitor = ("val_accuracy", "max")
+    augments = True
     problem_type = "single_label_classification"
 
     def __init__(self, settings: Any = None) -> None:

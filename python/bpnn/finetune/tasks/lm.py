@@ -8,20 +8,22 @@ from typing import Any
 
 import numpy as np
 
+import bpnn
 from bpnn.data import DataError
 from bpnn.data.instruct import (
     EncodingReport, LanguageExample, PackedCollate, PaddedCollate, encode_completion, encode_examples, language_examples,
 )
 from bpnn.models.auto import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from bpnn.nn import functional as F
 from bpnn.pretrained import AutoTokenizer, resolve
 from bpnn.utils.data.sampler import draw_seed
 
 from ._masking import IGNORED, mask_tokens, ordinary
 from ._task import Batch, TaskDataset, new_heads_expected, predicting, worst_of
-from ._texts import TextTask, fill, limit_of, longest_of
+from ._texts import VIRTUAL, TextTask, fill, limit_of, longest_of
 
+LOGITS = 1 << 25  # numbers of logits that are made at once
 WINDOW = 512  # tokens that are read at once, where neither settings nor model say less
-PADDED = ("prompt", "prefix")  # methods that put something before each text
 
 
 class ModelLanguage(TextTask):
@@ -140,7 +142,7 @@ class ModelLanguage(TextTask):
             batch = super().collate([{"input_ids": item["input_ids"]} for item in hidden])
             batch["labels"] = fill([item["labels"] for item in hidden], IGNORED)
             return batch
-        if self.option("method") in PADDED:
+        if self.option("method") in VIRTUAL:
             return PaddedCollate(self.tokenizer.pad_token_id)(items)
         packed = PackedCollate()(items)
         # without the axis of one: the samples of a batch, by which losses of batches are weighed, are its tokens
@@ -160,7 +162,7 @@ class ModelLanguage(TextTask):
         if self.masked and self.tokenizer.pad_token_id is None:
             raise ValueError(f"{self.tokenizer.source}: has no pad_token to fill texts up with")
         wanted, self.context = self.max_length, longest_of(model)
-        self.max_length = limit_of(model, self.tokenizer, folder, wanted)
+        self.max_length = limit_of(model, self.tokenizer, folder, wanted, self.reserved)
         if wanted is None:
             self.max_length = min(self.max_length, WINDOW)
         return model
@@ -183,19 +185,44 @@ class ModelLanguage(TextTask):
         found: list[dict[str, Any]] = [{"loss": 0.0, "tokens": 0} for _ in range(count)]
         with predicting(model):
             for item in dataset:
-                one = found[item["example"]]
                 if "prompt" in item:
-                    one |= self._answer(model, item["prompt"])
-                    continue
-                batch = self.collate([item])
-                target = batch["labels"] if self.masked else batch["labels"][..., 1:]
-                tokens = int((target != IGNORED).sum())
-                if tokens:
-                    one["loss"] += model(**batch).loss.item() * tokens
-                    one["tokens"] += tokens
+                    found[item["example"]] |= self._answer(model, item["prompt"])
+            for group in self._groups([item for item in dataset if "prompt" not in item], batch_size):
+                for item, (loss, tokens) in zip(group, self._losses(model, group), strict=True):
+                    found[item["example"]]["loss"] += loss
+                    found[item["example"]]["tokens"] += tokens
         for one in found:
             one["loss"] = one["loss"] / one["tokens"] if one["tokens"] else math.nan
         return found
+
+    def _groups(self, items: Sequence[Batch], batch_size: int) -> list[list[Batch]]:
+        """Items that are read at once: up to `batch_size` texts whose logits have room, where batches have no padding."""
+        room = LOGITS // len(self.tokenizer)
+        single = self.masked or self.option("method") in VIRTUAL
+        groups: list[list[Batch]] = []
+        tokens = 0
+        for item in items:
+            if single or not groups or len(groups[-1]) >= batch_size or tokens + item["length"] > room:
+                groups.append([])
+                tokens = 0
+            groups[-1].append(item)
+            tokens += item["length"]
+        return groups
+
+    def _losses(self, model: Any, items: Sequence[Batch]) -> list[tuple[float, int]]:
+        """The sum of the losses of each item, and over how many tokens."""
+        batch = self.collate(items)
+        if len(items) == 1:
+            target = batch["labels"] if self.masked else batch["labels"][..., 1:]
+            tokens = int((target != IGNORED).sum())
+            return [(model(**batch).loss.item() * tokens if tokens else 0.0, tokens)]
+        labels = batch.pop("labels")[1:]  # place t foretells token t + 1; the first of each text is not foretold
+        logits = model(**batch).logits[:-1]
+        losses = F.cross_entropy(logits, bpnn.from_numpy(labels), ignore_index=IGNORED, reduction="none").numpy()
+        parts = batch["cu_seqlens"][1:-1] - 1
+        sums = np.split(losses.astype(np.float64), parts)
+        counts = np.split(labels != IGNORED, parts)
+        return [(float(loss.sum()), int(count.sum())) for loss, count in zip(sums, counts, strict=True)]
 
     def _answer(self, model: Any, prompt: list[int]) -> dict[str, Any]:
         if self.masked:

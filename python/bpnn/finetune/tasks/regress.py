@@ -85,6 +85,7 @@ class Regress(TextTask):
 
     name = "regress"
     monitor = ("val_mse", "min")
+    augments = True
 
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
