@@ -6,7 +6,7 @@ import pytest
 
 import bpnn
 from bpnn import nn
-from bpnn.finetune.search import Pruning, best_settings, search, suggest
+from bpnn.finetune.search import Pruning, best_settings, read_space, search, suggest
 from bpnn.train import Trainer
 from bpnn.utils.data import DataLoader, TensorDataset
 
@@ -54,6 +54,17 @@ def test_a_space_is_what_it_says():
     yaml = pytest.importorskip("yaml")
     read = yaml.safe_load("lr: [log, 1e-6, 1e-3]\nbatch_size: [16, 32]\n")
     assert suggest(Fixed(), read) == {"lr": 1e-6, "batch_size": 32}
+
+
+def test_a_space_in_a_file(tmp_path):
+    pytest.importorskip("yaml")
+    (tmp_path / "space.yaml").write_text("lr: [log, 1e-6, 1e-3]\nkind: [a, b]\nepochs: 3\n", encoding="utf-8")
+    (tmp_path / "space.json").write_text('{"lr": ["log", 1e-6, 1e-3], "kind": ["a", "b"], "epochs": 3}', encoding="utf-8")
+    for name in ("space.yaml", "space.json"):
+        assert suggest(Fixed(), read_space(tmp_path / name)) == {"lr": 1e-6, "kind": "b", "epochs": 3}
+    (tmp_path / "bad.yaml").write_text("lr: [log, 0, 1]\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad.yaml: space: lr: expected"):
+        read_space(tmp_path / "bad.yaml")
 
 
 def test_entries_that_say_nothing():

@@ -16,7 +16,7 @@ from typing import Any
 _NAMES: dict[str, tuple[str, ...]] = {
     "continual": ("EWC", "LwF", "Replay"),
     "crossval": ("CrossValidation", "GroupKFold", "KFold", "StratifiedKFold", "cross_validate"),
-    "search": ("Pruning", "best_settings", "suggest"),
+    "search": ("Pruning", "best_settings", "read_space", "suggest"),
     "distill": ("Distillation", "distillation_loss", "student_of"),
     "adapters": ("PeftModel", "get_peft_model"),
     "lora": ("LoraConfig", "LoraLinear"),

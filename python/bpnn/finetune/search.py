@@ -26,9 +26,12 @@ from typing import Any
 import numpy as np
 
 import bpnn
+from bpnn.pretrained.safetensors_file import read_json
 from bpnn.train import Callback
 
-__all__ = ["Pruning", "best_settings", "search", "suggest"]
+from ._options import read_yaml
+
+__all__ = ["Pruning", "best_settings", "read_space", "search", "suggest"]
 
 RANGES = ("uniform", "log", "int", "log_int")
 
@@ -95,6 +98,32 @@ def suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"space: {name}: expected a range or choices of text, numbers, true, false, null, got {entry!r}")
             settings[name] = trial.suggest_categorical(name, list(entry))
     return settings
+
+
+def read_space(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The space in a YAML (PyYAML) or JSON file, checked: see `suggest`.
+
+    Raises `ValueError` naming the file and the entry that says nothing.
+    """
+    space = read_json(os.fspath(path)) if Path(path).suffix == ".json" else read_yaml(path)
+    try:
+        suggest(_Anything(), space)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return space
+
+
+class _Anything:
+    """A trial that draws nothing, to check a space with."""
+
+    def suggest_float(self, name: str, low: float, high: float, log: bool = False) -> float:
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int, log: bool = False) -> int:
+        return low
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        return choices[0]
 
 
 def _ends(name: str, entry: Sequence[Any]) -> tuple[float, float]:
