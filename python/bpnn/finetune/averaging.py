@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import bpnn
 from bpnn import nn
-from bpnn.optim.swa_utils import update_bn
+from bpnn.optim.swa_utils import approach, update_bn
 from bpnn.train.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -140,8 +140,7 @@ class EMA(WeightAverage):
         if trainer.state.step % self.every or self.average is None:
             return
         decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.warmup else self.decay
-        for name, mean in self.average.items():
-            mean.lerp_(self._own[name], 1 - decay)
+        approach(list(self.average.values()), [self._own[name] for name in self.average], 1 - decay)
         self.count += 1
 
 
@@ -169,9 +168,9 @@ class SWA(WeightAverage):
         if epoch <= left_out + 1e-9:
             return None
         self._next = _clones(self.averaged())
-        for name, mean in self._next.items():
-            if self.average is not None:
-                mean.lerp_(self.average[name], self.count / (self.count + 1))
+        if self.average is not None:
+            before = [self.average[name] for name in self._next]
+            approach(list(self._next.values()), before, self.count / (self.count + 1))
         return self._next
 
     def entered(self, trainer: Trainer) -> None:

@@ -19,6 +19,7 @@ from itertools import chain
 from typing import Any
 
 import bpnn
+from bpcore.optim import Step
 from bpnn import nn
 from bpnn.nn.modules.batchnorm import _BatchNorm
 from bpnn.optim.lr_scheduler.base import LRScheduler, for_each_group
@@ -66,15 +67,24 @@ def get_swa_multi_avg_fn() -> Callable[[list[Any], list[Any], Any], None]:
     return _in_place(get_swa_avg_fn(), lambda count: 1 / (count + 1))
 
 
+def approach(averages: list[Any], currents: list[Any], share: float) -> None:
+    """`average += share (current - average)` of each pair of floating-point tensors, in one pass over the memory.
+
+    That is a step of gradient descent with `current` as what is climbed and a weight decay of 1. bpnn's own.
+    """
+    Step().sgd(averages, currents, {}, lr=share, weight_decay=1.0, maximize=True).run()
+
+
 def _in_place(
     average: Callable[[Any, Any, Any], Any], share: Callable[[int], float]
 ) -> Callable[[list[Any], list[Any], Any], None]:
     @bpnn.no_grad()
     def update(averages: list[Any], currents: list[Any], num_averaged: Any) -> None:
-        for mean, current in zip(averages, currents, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(current, share(int(num_averaged)))
-            else:
+        pairs = list(zip(averages, currents, strict=True))
+        real = [pair for pair in pairs if pair[0].is_floating_point()]
+        approach([mean for mean, _ in real], [current for _, current in real], share(int(num_averaged)))
+        for mean, current in pairs:
+            if not mean.is_floating_point():
                 mean.copy_(average(mean, current, num_averaged))
 
     return update
@@ -112,7 +122,7 @@ class AveragedModel(nn.Module):
     def update_parameters(self, model: nn.Module) -> None:
         """Take the present parameters of `model` into the average; the first time they are the average."""
         averages, currents = (
-            [t.detach() for t in (chain(m.parameters(), m.buffers()) if self.use_buffers else m.parameters())]
+            list(chain(m.parameters(), m.buffers()) if self.use_buffers else m.parameters())
             for m in (self.module, model)
         )
         count = int(self.n_averaged)
@@ -121,7 +131,7 @@ class AveragedModel(nn.Module):
                 mean.copy_(current)
         elif self.avg_fn is not None:
             for mean, current in zip(averages, currents, strict=True):
-                mean.copy_(self.avg_fn(mean, current, self.n_averaged))
+                mean.copy_(self.avg_fn(mean.detach(), current.detach(), self.n_averaged))
         else:
             (self.multi_avg_fn or get_swa_multi_avg_fn())(averages, currents, self.n_averaged)
         if not self.use_buffers:
