@@ -4,7 +4,8 @@ import pytest
 
 import bpnn
 from bpnn import models, nn
-from bpnn.finetune.distill import Distillation, distillation_loss, student_of
+from bpnn.finetune.distill import Distillation, distillation_loss
+from bpnn.finetune.student import student_of
 from bpnn.optim import AdamW
 from bpnn.train import CheckpointWriter, Trainer
 from bpnn.utils.data import DataLoader, TensorDataset

@@ -17,7 +17,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "continual": ("EWC", "LwF", "Replay"),
     "crossval": ("CrossValidation", "GroupKFold", "KFold", "StratifiedKFold", "cross_validate"),
     "search": ("Pruning", "best_settings", "read_space", "suggest"),
-    "distill": ("Distillation", "distillation_loss", "student_of"),
+    "distill": ("Distillation", "distillation_loss"),
+    "student": ("student_of",),
     "adapters": ("PeftModel", "get_peft_model"),
     "lora": ("LoraConfig", "LoraLinear"),
     "ia3": ("IA3Config", "IA3Linear"),
@@ -69,7 +70,7 @@ class _Callable(ModuleType):
         if name not in _WHERE or not isinstance(value, ModuleType):  # `freeze` is the function, not the file of that name
             super().__setattr__(name, value)
 
-    def __call__(self, model: Any, data: Any, **options: Any) -> Any:
+    def __call__(self, model: Any = None, data: Any = None, **options: Any) -> Any:
         from .api import finetune
 
         return finetune(model, data, **options)
