@@ -8,7 +8,8 @@ import pytest
 
 import bpnn
 from bpnn.finetune.estimate import (
-    MIB, Memory, TimeEstimate, activation_bytes, available_memory, duration, estimate_memory, layers_with_gradients, size, weight_bytes,
+    MIB, Memory, TimeEstimate, activation_bytes, available_memory, duration, estimate_memory, layers_with_gradients, size,
+    weight_bytes,
 )
 from bpnn.finetune.freeze import freeze, freeze_layers, head_only
 from bpnn.models.bert import BertConfig, BertForSequenceClassification

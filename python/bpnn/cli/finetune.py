@@ -287,8 +287,7 @@ def _predict_table(tuned: Any, source: str, target: str | None) -> None:
     table = read_table(source)
     task = tuned.task
     rows = [dict(table[i]) for i in range(len(table))]
-    examples = [task.example(row) for row in rows]
-    said = tuned.predict_examples(examples)
+    said = tuned.predict_examples(task.read_table(table, labeled=False))
     names = list(dict.fromkeys(name for one in said for name in one))
     columns = {name: _free(name, table.columns) for name in names}
     for row, one in zip(rows, said, strict=True):

@@ -1,6 +1,7 @@
 """From settings and data to a trainer that is ready to go: the same steps in a first run and in a resumed one."""
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from .reading import describe_data
 from .run_folder import RunFolder, checksum_of_weights
 from .settings import Settings, SettingsError
 from .tasks import TASKS
-from .techniques import technique_callbacks, wrap_training_data
+from .techniques import check_loggers, loggers, technique_callbacks, wrap_training_data
 
 __all__ = ["Prepared", "prepare"]
 
@@ -45,6 +46,7 @@ class Prepared:
     lr: float
     steps: int
     memory: Memory
+    techniques: list[Any] = dataclasses.field(default_factory=list)
 
     @property
     def eval_batch(self) -> int:
@@ -61,6 +63,7 @@ def prepare(settings: Settings, parts: Any) -> Prepared:
     if settings.threads is not None:
         bpnn.set_num_threads(settings.threads)
     bpnn.manual_seed(settings.seed)
+    check_loggers(settings)
     task = TASKS[settings.task](settings)
     examples = task.read(parts)
     data = describe_data(settings, examples)
@@ -80,7 +83,10 @@ def prepare(settings: Settings, parts: Any) -> Prepared:
     steps = math.ceil(len(loader) / settings.accumulate) * settings.epochs
     lr = settings.learning_rate(base["parameters"])
     memory = memory_of(settings, model, task, datasets, loader)
-    return Prepared(settings, task, examples, data, base, model, datasets, loader, validation, lr, steps, memory)
+    warmup_steps(settings, steps)
+    ready = Prepared(settings, task, examples, data, base, model, datasets, loader, validation, lr, steps, memory)
+    ready.techniques = technique_callbacks(ready)
+    return ready
 
 
 def refuse_large_base(settings: Settings) -> None:
@@ -138,9 +144,9 @@ def make_trainer(ready: Prepared, folder: RunFolder | None, say: Say | None, mor
     column, mode = ready.task.monitor
     callbacks: list[Any] = [StopOnInterrupt()]
     optimizer = make_optimizer(ready)
-    callbacks += technique_callbacks(ready)
+    callbacks += ready.techniques
     if folder is not None:
-        callbacks.append(HistoryFile(folder.path / "history.csv"))
+        callbacks += [HistoryFile(folder.path / "history.csv"), *loggers(s, folder.path, folder.config["options"])]
     if ready.validation is not None:
         callbacks.append(BestModel(column, mode))
         if s.patience:
@@ -166,12 +172,10 @@ def make_optimizer(ready: Prepared) -> AdamW:
 
 
 def make_schedule(settings: Settings, optimizer: Any, steps: int) -> Any:
-    """The schedule by name; a warm-up below 1 is a share of all steps."""
+    """The schedule by name."""
     from . import rates
 
-    warmup = round(settings.warmup * steps) if settings.warmup < 1 else int(settings.warmup)
-    if warmup >= steps > 0 and warmup:
-        raise SettingsError(f"warmup: expected fewer than the {steps} steps of the run, got {warmup}")
+    warmup = warmup_steps(settings, steps)
     if settings.schedule == "constant":
         return rates.get_constant_schedule_with_warmup(optimizer, warmup)
     if settings.schedule == "cosine":
@@ -179,6 +183,14 @@ def make_schedule(settings: Settings, optimizer: Any, steps: int) -> Any:
     if settings.schedule == "exponential":
         return rates.get_exponential_schedule_with_warmup(optimizer, warmup, steps)
     return rates.get_linear_schedule_with_warmup(optimizer, warmup, steps)
+
+
+def warmup_steps(settings: Settings, steps: int) -> int:
+    """Steps of the warm-up, below 1 a share of all `steps`. Raises `SettingsError` where they are all."""
+    warmup = round(settings.warmup * steps) if settings.warmup < 1 else int(settings.warmup)
+    if warmup and warmup >= steps:
+        raise SettingsError(f"warmup: expected fewer than the {steps} steps of the run, got {warmup}")
+    return warmup
 
 
 # --- what is said before the first step ------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ FOR_TASKS: dict[str, tuple[str, ...]] = {
     "text_pair": ("classify", "regress"), "pooling": ("classify", "regress", "embed"), "labels": ("classify", "tokens", "image"),
     "max_length": TEXTS, "mixup": ("image",), "cutmix": ("image",), "label_smoothing": LOGITS,
     "r_drop": LOGITS, "augment": ("classify", "regress", "image"),
+    "stride": ("qa",), "max_answer_length": ("qa",), "no_answer_threshold": ("qa",), "standardize": ("regress",),
+    "loss": ("embed",), "completion_only": ("lm",), "mask_probability": ("lm",), "max_new_tokens": ("lm",),
     "teacher": ("classify", "regress", "image", "lm"),
 }  # fmt: skip
 ADVERSARIAL_TASKS = {"fgm": TEXTS, "freelb": TEXTS, "pgd": (*TEXTS, "image")}

@@ -31,8 +31,8 @@ LOGS = ("csv", "tensorboard", "wandb", "mlflow", "trackio")
 
 
 GROUPS = {
-    "data": "data", "model": "model and method", "training": "training", "technique": "regularization and other techniques",
-    "run": "run",
+    "data": "data", "task": "of single tasks", "model": "model and method", "training": "training",
+    "technique": "regularization and other techniques", "run": "run",
 }  # fmt: skip
 
 
@@ -61,6 +61,32 @@ class Settings:
     )
     max_length: int | None = option(
         None, "tokens of a text that are read (default: what model and data ask for)", "data", int, low=2, metavar="TOKENS",
+    )
+    stride: int | None = option(
+        None, "of qa: tokens that two windows of a long text share (default 128)", "task", int, low=0, metavar="TOKENS",
+    )
+    max_answer_length: int | None = option(
+        None, "of qa: tokens of the longest answer (default 30, or as in the training part)", "task", int, low=1, metavar="TOKENS",
+    )
+    no_answer_threshold: float | None = option(
+        None, "of qa: how much more probable an answer must be than none (default 0)", "task", float, metavar="SCORE",
+    )
+    standardize: bool | None = option(
+        None, "of regress: learn labels as deviations from their mean (default: where they are far from 0 … 1)", "task", bool,
+    )
+    loss: str | None = option(
+        None, "of embed (default: cosine for pairs with scores, else multiple_negatives)",
+        "task", choices=("cosine", "multiple_negatives", "triplet"),
+    )
+    completion_only: bool | None = option(
+        None, "of lm: learn completions and what the assistant says, not the prompts (default: yes)", "task", bool,
+    )
+    mask_probability: float | None = option(
+        None, "of lm with an encoder such as BERT: share of the tokens that are hidden (default 0.15)",
+        "task", float, low=0, high=0.9, above=True, metavar="P",
+    )
+    max_new_tokens: int | None = option(
+        None, "of lm: tokens that a prediction has at most (default 64)", "task", int, low=1, metavar="N",
     )
 
     model: str | None = option(None, "a model folder, a name of the hub, or a .gguf file", "model", metavar="MODEL")

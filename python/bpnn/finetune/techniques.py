@@ -1,13 +1,15 @@
 """Settings to callbacks: what changes the loss, the batch or the weights during training, in the order in which they must act."""
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .settings import Settings, SettingsError
 
-__all__ = ["technique_callbacks", "wrap_training_data"]
+__all__ = ["check_loggers", "loggers", "technique_callbacks", "wrap_training_data"]
 
 
 def technique_callbacks(ready: Any) -> list[Any]:
@@ -18,9 +20,9 @@ def technique_callbacks(ready: Any) -> list[Any]:
 
         found.append(GradualUnfreezing(s.layers_per_epoch))
     if s.stochastic_depth is not None:
-        from .stochastic_depth import StochasticDepth
+        from .stochastic_depth import DropPath
 
-        found.append(StochasticDepth(s.stochastic_depth))
+        found.append(DropPath(s.stochastic_depth))
     if s.mixup is not None or s.cutmix is not None:
         from .mixup import CutMix, Mixup
 
@@ -94,6 +96,61 @@ def _listed(task: Any) -> str:
     return ", ".join(map(str, getattr(task, "labels", []))) or "none"
 
 
-def wrap_training_data(settings: Any, task: Any, examples: Sequence[Any], dataset: Any) -> Any:
-    """The training examples as they are read in training."""
+# --- training texts --------------------------------------------------------------------------------------------------------
+
+
+class AugmentedTexts(Sequence[Any]):
+    """Texts of a task that are changed a little at each reading (Wei and Zou 2019); the seconds of pairs are too."""
+
+    def __init__(self, task: Any, examples: Sequence[Any], dataset: Any) -> None:
+        from bpnn.transforms.text import EasyAugmentation
+
+        self.task, self.examples, self.lengths, self.cut = task, examples, dataset.lengths, dataset.cut
+        self.change = EasyAugmentation()
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        example = self.examples[int(index)]
+        pair = getattr(example, "pair", None)
+        changed = dataclasses.replace(example, text=self.change(example.text))
+        if pair is not None:
+            changed = dataclasses.replace(changed, pair=self.change(pair))
+        return self.task.dataset([changed], train=True)[0]
+
+
+def wrap_training_data(settings: Settings, task: Any, examples: Sequence[Any], dataset: Any) -> Any:
+    """The training examples as they are read in training; images are augmented by their task."""
+    if settings.augment and settings.task in ("classify", "regress"):
+        return AugmentedTexts(task, examples, dataset)
     return dataset
+
+
+# --- loggers ---------------------------------------------------------------------------------------------------------------
+
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
+
+
+def check_loggers(settings: Settings) -> None:
+    """`SettingsError` for a logger whose package is missing."""
+    for name in settings.log or ():
+        if name in PACKAGES and find_spec(PACKAGES[name]) is None:
+            raise SettingsError(f"log: {name} needs the package {PACKAGES[name]}: pip install {PACKAGES[name]}")
+
+
+def loggers(settings: Settings, folder: Path, config: dict[str, Any]) -> list[Any]:
+    """The logging callbacks by name, with the run's settings; a CSV is written anyhow."""
+    from bpnn.train.loggers import MLflow, TensorBoard, Trackio, WandB
+
+    found: list[Any] = []
+    for name in dict.fromkeys(settings.log or ()):
+        if name == "tensorboard":
+            found.append(TensorBoard(folder / "tensorboard", config))
+        elif name == "wandb":
+            found.append(WandB(name=folder.name, config=config))
+        elif name == "mlflow":
+            found.append(MLflow(name=folder.name, config=config))
+        elif name == "trackio":
+            found.append(Trackio("bpnn", folder.name, config))
+    return found
