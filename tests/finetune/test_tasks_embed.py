@@ -97,9 +97,32 @@ def test_scored_pairs(tmp_path):
 def test_ranks():
     anchors = np.eye(3)
     partners = np.array([[0.9, 0.1, 0], [0.95, 0.2, 0], [0, 0, 0.5]])
-    assert own_ranks(anchors, partners).tolist() == [2, 1, 1]
-    assert own_ranks(anchors, partners, chunk=2).tolist() == [2, 1, 1]
-    assert own_ranks(anchors[:2], np.ones((2, 3))).tolist() == [2, 2]  # of equals the others are higher
+    names, texts = ["a", "b", "c"], ["x", "y", "z"]
+    for chunk in (1, 2, 1024):
+        rank, loss = own_ranks(anchors, partners, names, texts, chunk=chunk)
+        assert rank.tolist() == [2, 1, 1]
+        np.testing.assert_allclose(loss.mean(), cross_entropy(20 * anchors @ partners.T))
+    assert own_ranks(anchors[:2], np.ones((2, 3)), names[:2], texts[:2])[0].tolist() == [2, 2]  # of equals the others are higher
+    # the same anchor twice: its partners do not stand in each other's way; and a text that two anchors share counts once
+    assert own_ranks(anchors[[0, 0, 2]], partners, ["a", "a", "c"], texts)[0].tolist() == [1, 1, 1]
+    assert own_ranks(anchors[[0, 1]], partners[[1, 1]], names[:2], ["y", "y"])[0].tolist() == [1, 1]
+
+
+def test_what_is_no_negative(tmp_path):
+    """Partners of the same anchor, and texts like the own partner, are left out of the softmax."""
+    rows = [*PAIRS, {"anchor": FIRST[0], "positive": "a bad film"}, {"anchor": "1234", "positive": SECOND[1]}]
+    task, model, examples = made(bert(tmp_path), rows)
+    batch, output = forward(task, model, examples)
+    want = np.zeros((6, 6), bool)
+    want[0, 4] = want[4, 0] = want[1, 5] = want[5, 1] = True
+    np.testing.assert_array_equal(batch["same"], want)
+    a, b = (unit(x) for x in vectors(tmp_path, *([row[key] for row in rows] for key in ("anchor", "positive"))))
+    logits = np.where(want, -np.inf, 20 * a @ b.T)
+    np.testing.assert_allclose(output.loss.item(), cross_entropy(logits), rtol=1e-4)
+    negatives = [{**row, "negative": row["positive"] if i == 2 else c} for i, (row, c) in enumerate(zip(PAIRS, THIRD))]
+    task, model, examples = made(tmp_path, negatives)
+    batch, output = forward(task, model, examples)
+    assert np.argwhere(batch["same"]).tolist() == [[2, 6]] and np.isfinite(output.loss.item())
 
 
 def test_scores_of_pairs(tmp_path):

@@ -21,6 +21,7 @@ from ..pooled import bare_encoder, save_encoder
 
 LOSSES = ("multiple_negatives", "cosine", "triplet")
 SCALE, MARGIN = 20.0, 5.0  # those of sentence-transformers
+NOT_NEGATIVE = -1e4  # a logit that has no share in the softmax
 
 
 class EmbeddingModel(PreTrainedModel):
@@ -56,12 +57,14 @@ class EmbeddingModel(PreTrainedModel):
         return output.layout.pool(output.rows, self.pooling)
 
     def forward(
-        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, **given: Any
+        self, input_ids: Any = None, attention_mask: Any = None, token_type_ids: Any = None, labels: Any = None, same: Any = None,
+        **given: Any,
     ) -> ModelOutput:
         """`embeddings` (B, H); with labels (n,) also `loss` and `logits`.
 
         labels: n scores for "cosine", with logits (n,), the cosines. For the others which partner is the own one, 0 … n - 1, with
-        logits (n, n), or (n, 2n) with negatives: the scaled cosines, and for "triplet" minus the distances.
+        logits (n, n), or (n, 2n) with negatives: the scaled cosines, and for "triplet" minus the distances. same: bool, shaped as
+        the logits, True for what is near an anchor without being its own partner, and so is no negative.
         """
         x = self.embed(input_ids, attention_mask, token_type_ids, **given)
         if labels is None:
@@ -86,6 +89,8 @@ class EmbeddingModel(PreTrainedModel):
         own: Any = F.normalize(anchors)
         partners: Any = F.normalize(others)
         logits = own @ partners.T * SCALE
+        if same is not None:
+            logits = bpnn.where(bpnn.from_numpy(np.asarray(same, bool)), NOT_NEGATIVE, logits)
         return ModelOutput(loss=F.cross_entropy(logits, target), logits=logits, embeddings=x)
 
     def save_pretrained(

@@ -103,6 +103,10 @@ class Embed(TextTask):
         batch = super().collate([item["parts"][i] for i in range(count) for item in items])
         if count == 1:
             return batch
+        if self.loss == "multiple_negatives":
+            same = self._same([[tuple(part["input_ids"]) for part in item["parts"][:count]] for item in items])
+            if same.any():
+                batch["same"] = same
         if self.loss != "cosine":
             labels: Array = np.arange(len(items))
         elif all("labels" in item for item in items):
@@ -110,6 +114,15 @@ class Embed(TextTask):
         else:
             return batch
         return {"labels": labels, **batch}  # first: their number is that of the samples
+
+    def _same(self, groups: list[list[Any]]) -> Array:
+        """Which texts (n, n or 2n) are no negatives of an anchor: its partner's words again, or a partner of the same anchor."""
+        anchors, own = ([group[i] for group in groups] for i in (0, 1))
+        found = np.array([[b == c for c in own] for b in own]) | np.array([[a == c for c in anchors] for a in anchors])
+        if len(groups[0]) == 3:
+            found = np.concatenate([found, np.array([[b == group[2] for group in groups] for b in own])], 1)
+        np.fill_diagonal(found, False)
+        return found
 
     # --- the model ---------------------------------------------------------------------------------------------------------
 
@@ -161,8 +174,9 @@ class Embed(TextTask):
     def scores(self, outputs: Any, examples: Sequence[Any]) -> dict[str, Any]:
         """Of scored pairs Pearson's and Spearman's correlation with the cosines, and the mean squared difference ("loss").
 
-        Else accuracy@1 and the mean reciprocal rank: how far up an anchor's own partner is among the partners of all examples; of
-        equal cosines those of others count as higher. With negatives also the share that is further than the partner.
+        Else accuracy@1 and the mean reciprocal rank: how far up an anchor's own partner is among the partners of all examples, each
+        text once, and without the other partners of the same anchor; of equal cosines those of others count as higher. With
+        negatives also the share that is further than the partner.
         """
         anchors, partners = (np.array([one[i] for one in outputs], np.float64) for i in (0, 1))
         own = (anchors * partners).sum(1)
@@ -172,26 +186,14 @@ class Embed(TextTask):
                 self.samples: len(own), "loss": float(np.mean((own - truth / self.divisor) ** 2)), "pearson": pearson(own, truth),
                 "spearman": spearman(own, truth),
             }
-        rank = own_ranks(anchors, partners)
+        rank, losses = own_ranks(anchors, partners, *_names(examples))
         found = {
-            self.samples: len(own), "loss": float(self._losses(outputs).mean()), "accuracy_at_1": float((rank == 1).mean()),
+            self.samples: len(own), "loss": float(losses.mean()), "accuracy_at_1": float((rank == 1).mean()),
             "accuracy_at_5": float((rank <= 5).mean()), "mrr": float((1 / rank).mean()),
         }
         if all(len(one) == 3 for one in outputs):
             found["triplet_accuracy"] = float(np.mean([one[0] @ one[1] > one[0] @ one[2] for one in outputs]))
         return found
-
-    def _losses(self, outputs: Sequence[Array], chunk: int = 1024) -> Array:
-        """-log softmax of the scaled cosines of each anchor with all partners."""
-        anchors, partners = (np.array([one[i] for one in outputs], np.float64) for i in (0, 1))
-        losses = np.zeros(len(anchors))
-        for begin in range(0, len(anchors), chunk):
-            part = slice(begin, begin + chunk)
-            logits = SCALE * anchors[part] @ partners.T
-            own = SCALE * (anchors[part] * partners[part]).sum(1)
-            high = logits.max(1)
-            losses[part] = np.log(np.exp(logits - high[:, None]).sum(1)) + high - own
-        return losses
 
     def worst(self, outputs: Any, examples: Sequence[Any], n: int = 20) -> list[dict[str, Any]]:
         cosines = np.array([one[0] @ one[1] for one in outputs], np.float64)
@@ -199,7 +201,8 @@ class Embed(TextTask):
         if scored:
             losses = (cosines - np.array([example.score for example in examples]) / self.divisor) ** 2
         else:
-            losses = self._losses(outputs)
+            anchors, partners = (np.array([one[i] for one in outputs], np.float64) for i in (0, 1))
+            losses = own_ranks(anchors, partners, *_names(examples))[1]
         return [
             {
                 "where": examples[i].where, "text": examples[i].first, "text_pair": examples[i].second,
@@ -217,11 +220,34 @@ class _Parts(TaskDataset):
         super().__init__([{"parts": [item], "length": item["length"]} for item in items])
 
 
-def own_ranks(anchors: Array, partners: Array, chunk: int = 1024) -> Array:
-    """The rank of each anchor's own partner among all partners by their products, 1 for the highest; (n,)."""
-    found = []
+def _names(examples: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """The texts of anchors and partners."""
+    return [example.first for example in examples], [example.second for example in examples]
+
+
+def own_ranks(
+    anchors: Array, partners: Array, first: Sequence[str], second: Sequence[str], chunk: int = 1024
+) -> tuple[Array, Array]:
+    """(rank, loss), (n,) each: of each anchor's own partner among all partners by their products, 1 for the highest; and
+    -log softmax of the scaled products.
+
+    first, second: the texts, (n,): partners with the same text are one, and those of the same anchor's text do not count.
+    """
+    _, once, number = np.unique(np.asarray(second, object), return_index=True, return_inverse=True)
+    partners, number = partners[once], number.reshape(-1)
+    others: dict[str, list[int]] = {}
+    for text, i in zip(first, number):
+        others.setdefault(text, []).append(int(i))
+    ranks, losses = [], []
     for begin in range(0, len(anchors), chunk):
-        products = anchors[begin : begin + chunk] @ partners.T
-        own = products[np.arange(len(products)), np.arange(begin, begin + len(products))]
-        found.append((products >= own[:, None]).sum(1))
-    return np.concatenate(found)
+        part = slice(begin, begin + chunk)
+        products = anchors[part] @ partners.T
+        rows = np.arange(len(products))
+        own = products[rows, number[part]]
+        for row, text in zip(products, first[part]):
+            row[others[text]] = -np.inf
+        products[rows, number[part]] = own
+        ranks.append((products >= own[:, None]).sum(1))
+        high = SCALE * products.max(1)
+        losses.append(np.log(np.exp(SCALE * products - high[:, None]).sum(1)) + high - SCALE * own)
+    return np.concatenate(ranks), np.concatenate(losses)
