@@ -13,7 +13,12 @@ from the same 100 images a digit, each without and with augmentation (the images
 
 All take the same batches, number of steps, optimizer and schedule. The learning rate of each is the best of a grid on training
 images of 5 to 9 that no network learns from, averaged over two seeds that are not among those reported. The scores are
-accuracies on the test images of 5 to 9.
+accuracies on the test images of 5 to 9. Five seeds give, mean ± deviation, in a few minutes on two cores:
+
+    from scratch 96.35 ± 0.22   fine-tuned 97.97 ± 0.25   frozen 98.03 ± 0.31
+    augmented    98.38 ± 0.20              98.72 ± 0.27          98.70 ± 0.34
+
+A lower rate for lower layers makes nothing better where the weights are new (95.6 % of the held-out images with and without).
 """
 import argparse
 import time

@@ -274,6 +274,15 @@ def test_a_student_computes_with_the_layers_it_has():
         np.testing.assert_array_equal(teacher(**given, output_hidden_states=True).hidden_states[1].numpy(), expected[1].numpy())
 
 
+def test_students_are_saved_and_read(tmp_path):
+    student = student_of(bert(0).to(bpnn.float32).eval(), 2)
+    student.save_pretrained(tmp_path)
+    again = models.BertForSequenceClassification.from_pretrained(tmp_path)
+    assert again.config.num_hidden_layers == 2
+    with bpnn.no_grad():
+        np.testing.assert_array_equal(again(**batch()).logits.numpy(), student(**batch()).logits.numpy())
+
+
 @pytest.mark.parametrize("kind", ["Bert", "ViT"])
 @pytest.mark.parametrize("pooler", [False, True])
 def test_students_without_a_head(kind, pooler):
