@@ -101,7 +101,8 @@ def test_top5(tmp_path):
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet20", "mobilenet_v2"])
 def test_networks_by_name(tmp_path, folder, name):
-    task, model, examples = made(name, folder)
+    with pytest.warns(UserWarning, match=f"{name}: a name alone has no weights"):
+        task, model, examples = made(name, folder)
     channels, side = (1, 28) if name == "lenet5" else (3, 32 if name == "resnet20" else 224)
     assert task.processor.channels == channels and task.side == (side, side)
     some = examples["train"][:3]
@@ -142,7 +143,8 @@ def test_weights_of_other_classes(tmp_path, folder):
 def test_names():
     assert architecture_of("/x/resnet50-0676ba61.safetensors") == "resnet50" and architecture_of("resnet501") == ""
     assert architecture_of("RESNET18") == "resnet18" and architecture_of("vit-base") == ""
-    assert is_convolutional("vgg11") and not is_convolutional("google/vit")
+    assert is_convolutional("vgg11") and is_convolutional("/x/vgg11-8a719046.safetensors")
+    assert not is_convolutional("google/vit") and not is_convolutional("timm/resnet18.a1_in1k")
     assert usual_settings(ConvolutionalConfig(architecture="lenet5", num_channels=1))["size"] == {"height": 28, "width": 28}
     assert all(hasattr(bpnn.models, name) for name in NAMES)
     with pytest.raises(ValueError, match="architecture: expected alexnet, .* got 'resnet99'"):

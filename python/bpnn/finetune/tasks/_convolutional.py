@@ -5,6 +5,7 @@ The weights keep torchvision's names: `bpnn.models.resnet18(weights=folder + "/m
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -72,7 +73,12 @@ class ConvolutionalClassifier(PreTrainedModel):
             content = {"architecture": architecture_of(place), "num_channels": CHANNELS.get(architecture_of(place), 3)}
             config = ConvolutionalConfig.from_dict(content, source=place, **changes)
         model = cls(config)
-        if os.path.exists(place):
+        if place in NAMES and not os.path.exists(place):
+            warnings.warn(
+                f"{place}: a name alone has no weights: new numbers were drawn; a file such as {place}-….safetensors has some",
+                stacklevel=3,
+            )
+        else:
             model._read(open_weights(place))
         return model.eval()
 
@@ -125,7 +131,7 @@ def is_convolutional(place: str) -> bool:
     if os.path.isdir(place):
         path = os.path.join(place, "config.json")
         return os.path.isfile(path) and read_config(place).get("model_type") == ConvolutionalConfig.model_type
-    return bool(architecture_of(place)) and (place.endswith(".safetensors") or not os.path.exists(place))
+    return place in NAMES or (place.endswith(".safetensors") and bool(architecture_of(place)))
 
 
 def usual_settings(config: ConvolutionalConfig) -> dict[str, Any]:
