@@ -37,7 +37,8 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def finished(home):
-    return bpnn.finetune(home / "base", home / "data.csv", out=home / "done", pooling="mean", batch_size=8, dropout=0.0, **{**COMMON, "epochs": 6})
+    able = {**COMMON, "pooling": "mean", "batch_size": 8, "dropout": 0.0, "epochs": 6}
+    return bpnn.finetune(home / "base", home / "data.csv", out=home / "done", **able)
 
 
 def test_it_learns(finished):
