@@ -117,7 +117,7 @@ def main():
     held_out, new = [a[held[:HELD_OUT]] for a in new], [a[held[HELD_OUT:]] for a in new]
     rates, tuning, epochs, before = RATES, TUNING_SEEDS, 60, 3
     if options.quick:
-        rates, tuning, epochs, before, old = RATES[1:2], TUNING_SEEDS[:1], 15, 1, [a[:6000] for a in old]
+        rates, tuning, epochs, before, old = RATES[1:2], TUNING_SEEDS[:1], 6, 1, [a[:2000] for a in old]
 
     start = time.perf_counter()
     seeds = range(options.seeds)
