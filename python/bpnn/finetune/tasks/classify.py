@@ -18,7 +18,7 @@ from bpnn.train.streaming import F1, Accuracy, Metric
 
 from ..pooled import PooledClassifier, pooling_of
 from ._task import Array, TaskDataset, new_heads_expected, softmax, worst_of
-from ._texts import TextTask, told
+from ._texts import TextTask, columns_of, told
 
 
 def label_order(labels: Any) -> list[str]:
@@ -69,8 +69,10 @@ class Classify(TextTask):
     # --- data --------------------------------------------------------------------------------------------------------------
 
     def read_table(self, table: Any, labeled: bool | None = True) -> list[Any]:
-        columns = self.option("text"), self.option("text_pair"), self.option("label") if labeled is not False else None
-        return list(text_examples(table, *columns, labels=self.labels or None, labeled=labeled))
+        label = self.option("label") if labeled is not False else None
+        examples = text_examples(table, *self.text_columns(table), label, labels=self.labels or None, labeled=labeled)
+        self.columns = self.columns or columns_of(table, text=[e.text for e in examples], text_pair=[e.pair for e in examples])
+        return list(examples)
 
     def learn(self, examples: Sequence[Any], path: str) -> None:
         found = label_order(example.label for example in examples if example.label is not None)
@@ -80,7 +82,7 @@ class Classify(TextTask):
             self.labels = found
 
     def example(self, value: Any) -> Any:
-        return plain_text_example(value, self.option("text"), self.option("text_pair"))
+        return plain_text_example(value, self)
 
     def target(self, example: Any) -> Any:
         return None if example.label is None else self.number(example.label, example)
@@ -123,11 +125,11 @@ class Classify(TextTask):
         return PooledClassifier.from_pretrained(folder, pooling=self.pooling, **options)
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "labels": self.labels, "pooling": self.pooling}
+        return {**super().state(), "labels": self.labels, "pooling": self.pooling, "columns": self.columns}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
-        self.labels, self.pooling = list(state["labels"]), state["pooling"]
+        self.labels, self.pooling, self.columns = list(state["labels"]), state["pooling"], dict(state["columns"])
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
@@ -155,12 +157,13 @@ class Classify(TextTask):
         return worst_labels(outputs, self.truth(examples), self.labels, examples, n, told)
 
 
-def plain_text_example(value: Any, text: str | None, pair: str | None) -> Any:
-    """A text, a pair of texts, or a dictionary with the columns `text` and `pair` as an example without label."""
+def plain_text_example(value: Any, task: TextTask) -> Any:
+    """A text, a pair of texts, or a dictionary with the columns that the task knows as an example without label."""
     if isinstance(value, str):
         return TextExample(value, None, None)
     if isinstance(value, Mapping):
-        return text_examples(Table.from_rows([dict(value)]), text, pair, labeled=False)[0]
+        table = Table.from_rows([dict(value)])
+        return text_examples(table, *task.text_columns(table), labeled=False)[0]
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(part, str) for part in value):
         return TextExample(value[0], value[1], None)
     raise TypeError(f"inputs: expected a text, a pair of texts or a dictionary, got {type(value).__name__}")

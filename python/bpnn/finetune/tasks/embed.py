@@ -16,7 +16,7 @@ from bpnn.train.streaming import Accuracy, Metric
 
 from ._embedding import LOSSES, SCALE, EmbeddingModel
 from ._task import Array, Batch, TaskDataset, worst_of
-from ._texts import TextTask
+from ._texts import TextTask, columns_of
 from .regress import Pearson, pearson, spearman
 
 
@@ -54,8 +54,9 @@ class Embed(TextTask):
     # --- data --------------------------------------------------------------------------------------------------------------
 
     def read_table(self, table: Any, labeled: bool | None = True) -> list[Any]:
-        columns = self.option("text"), self.option("text_pair"), self.option("label") if labeled is not False else None
-        return list(pair_examples(table, *columns))
+        examples = pair_examples(table, *self.text_columns(table), self.option("label") if labeled is not False else None)
+        self.columns = self.columns or columns_of(table, text=[e.first for e in examples], text_pair=[e.second for e in examples])
+        return list(examples)
 
     def learn(self, examples: Sequence[Any], path: str) -> None:
         scores = [example.score for example in examples if example.score is not None]
@@ -138,11 +139,12 @@ class Embed(TextTask):
         return self.load_model(folder)
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "pooling": self.pooling, "loss": self.loss, "divisor": self.divisor}
+        return {**super().state(), "pooling": self.pooling, "loss": self.loss, "divisor": self.divisor, "columns": self.columns}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self.pooling, self.loss, self.divisor = state["pooling"], state["loss"], state["divisor"]
+        self.columns = dict(state["columns"])
         self._choose()
 
     # --- judging -----------------------------------------------------------------------------------------------------------

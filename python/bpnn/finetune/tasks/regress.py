@@ -16,7 +16,7 @@ from bpnn.train.streaming import R2, MeanAbsoluteError, MeanSquaredError, Metric
 
 from ..pooled import PooledClassifier
 from ._task import Array, TaskDataset, new_heads_expected, worst_of
-from ._texts import TextTask, told
+from ._texts import TextTask, columns_of, told
 from .classify import plain_text_example, read_pooling
 
 USUAL = (0.1, 10.0)  # deviations of labels that a model learns well as they are
@@ -94,10 +94,11 @@ class Regress(TextTask):
         self.mean, self.deviation = np.zeros(1), np.ones(1)
 
     def read_table(self, table: Any, labeled: bool | None = True) -> list[Any]:
-        columns = self.option("text"), self.option("text_pair"), self.option("label") if labeled is not False else None
+        columns = *self.text_columns(table), self.option("label") if labeled is not False else None
         examples = regression_examples(table, *columns, labeled=None if labeled else labeled)
         if labeled and any(example.label is None for example in examples):
             return list(regression_examples(table, *columns, labeled=True))  # which says what is missing
+        self.columns = self.columns or columns_of(table, text=[e.text for e in examples], text_pair=[e.pair for e in examples])
         return list(examples)  # a small part may have one number alone
 
     def learn(self, examples: Sequence[Any], path: str) -> None:
@@ -115,7 +116,7 @@ class Regress(TextTask):
             self.mean, self.deviation = np.zeros(count), np.ones(count)
 
     def example(self, value: Any) -> Any:
-        return plain_text_example(value, self.option("text"), self.option("text_pair"))
+        return plain_text_example(value, self)
 
     def target(self, example: Any) -> Any:
         if example.label is None:
@@ -155,12 +156,12 @@ class Regress(TextTask):
     def state(self) -> dict[str, Any]:
         return {
             **super().state(), "pooling": self.pooling, "names": self.names, "mean": self.mean.tolist(),
-            "deviation": self.deviation.tolist(),
+            "deviation": self.deviation.tolist(), "columns": self.columns,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
-        self.pooling, self.names = state["pooling"], list(state["names"])
+        self.pooling, self.names, self.columns = state["pooling"], list(state["names"]), dict(state["columns"])
         self.mean, self.deviation = np.array(state["mean"]), np.array(state["deviation"])
 
     def metrics(self) -> list[Metric]:
