@@ -1,9 +1,13 @@
 """Adversarial training of models that read tokens: a change of the embeddings that makes the loss larger, and training on it too.
 
-    Trainer(model, optimizer, callbacks=[FGM(eps=1.0)])              # one step; also EmbeddingPGD, FreeLB
+    Trainer(model, optimizer, callbacks=[FGM(eps=0.2)])              # one step; also EmbeddingPGD, FreeLB
 
 What is changed is the output of the table of tokens, x, before positions and norms are applied; the table itself may be frozen, or
 adapters may be all that is trained. With g the gradient of the loss at x, norms are Euclidean, over all the tokens of one example.
+
+What eps means depends on the size of the embeddings: 20 tokens of BERT or MiniLM have a norm of about 6, so 0.2 moves them by 3 %.
+Too large a one keeps a fresh head from learning at all. Recipes that take 1.0 often mean the norm over a whole batch: per example
+that is about 1 / sqrt(B).
 
 An example's tokens are a row of (B, T, H), or those of (N, H) that `cu_seqlens` or `attention_mask` (padded or packed) tell.
 """
@@ -119,7 +123,7 @@ class FGM(EmbeddingAttack):
     history is that at x. Place it behind callbacks that change the loss or the batch.
     """
 
-    def __init__(self, eps: float = 1.0) -> None:
+    def __init__(self, eps: float = 0.2) -> None:
         super().__init__(eps)
 
     def on_backward_end(self, trainer: Trainer, batch: Any, weight: float) -> None:
@@ -134,7 +138,7 @@ class EmbeddingPGD(EmbeddingAttack):
     `steps` + 1 passes; parameters get gradients from the first and the last.
     """
 
-    def __init__(self, eps: float = 1.0, step_size: float = 0.3, steps: int = 3) -> None:
+    def __init__(self, eps: float = 0.3, step_size: float = 0.1, steps: int = 3) -> None:
         super().__init__(eps)
         _check_steps(steps, step_size)
         self.step_size, self.steps = step_size, steps
@@ -162,7 +166,7 @@ class FreeLB(EmbeddingAttack):
     Must be placed behind all callbacks that change the loss, or `fit` raises `ValueError`.
     """
 
-    def __init__(self, eps: float = 1.0, step_size: float = 0.3, steps: int = 3) -> None:
+    def __init__(self, eps: float = 0.3, step_size: float = 0.1, steps: int = 3) -> None:
         super().__init__(eps)
         _check_steps(steps, step_size)
         self.step_size, self.steps = step_size, steps
