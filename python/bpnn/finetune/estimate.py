@@ -23,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import bpnn
+from bpcore.stored import StoredMatrix
 from bpnn.train import Callback
+
+from ._structure import layers_of
 
 __all__ = ["Memory", "TimeEstimate", "available_memory", "estimate_memory", "resident_memory"]
 
@@ -80,21 +83,15 @@ def weight_bytes(model: Any) -> int:
         for tensor in (*module._parameters.values(), *module._buffers.values()):
             if tensor is not None:
                 seen[id(tensor)] = tensor.numel() * tensor.element_size()
-        stored = getattr(module, "stored", None)
-        if hasattr(stored, "nbytes"):  # frozen weights as bfloat16 or int8
-            seen[id(stored)] = int(stored.nbytes)
+        for value in vars(module).values():
+            if isinstance(value, StoredMatrix):  # a frozen weight as bfloat16 or int8
+                seen[id(value)] = value.nbytes
     return sum(seen.values())
-
-
-def layers_of(model: Any) -> list[Any]:
-    """The layers of a transformer, from the input on: the longest list of modules."""
-    lists = [module for module in model.modules() if isinstance(module, bpnn.nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
 
 
 def layers_with_gradients(model: Any) -> tuple[int, int]:
     """(layers through which gradients flow, all layers) of a transformer."""
-    layers = layers_of(model)
+    layers = [layer for _, layer in layers_of(model)]
     inside = {id(p) for layer in layers for p in layer.parameters()}
     first = next((i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())), len(layers))
     if any(p.requires_grad and id(p) not in inside and _feeds(name) for name, p in model.named_parameters()):

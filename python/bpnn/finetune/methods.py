@@ -48,7 +48,7 @@ def prepare_model(model: Any, settings: Settings) -> Any:
 
 def _with_method(model: Any, settings: Settings) -> Any:
     if settings.method in ADAPTERS:
-        from . import get_peft_model
+        from .adapters import get_peft_model
 
         return get_peft_model(model, adapter_config(settings))
     if settings.method == "head":
@@ -56,7 +56,7 @@ def _with_method(model: Any, settings: Settings) -> Any:
 
         head_only(model)
     elif settings.method == "bitfit":
-        from . import bitfit
+        from .bitfit import bitfit
 
         bitfit(model)
     elif settings.method == "frozen":

@@ -70,7 +70,7 @@ def prepare(settings: Settings, parts: Any) -> Prepared:
     refuse_large_base(settings)
     model = task.load_model(settings.model)
     where = os.path.abspath(settings.model) if os.path.exists(settings.model) else settings.model
-    base = {"path": where, "kind": type(model).__name__, "parameters": trainable_parameters(model)[1],
+    base: dict[str, Any] = {"path": where, "kind": type(model).__name__, "parameters": trainable_parameters(model)[1],
             "crc32": checksum_of_weights(model)}  # fmt: skip
     make_room(task, model, settings)
     model = prepare_model(model, settings)
@@ -98,7 +98,7 @@ def refuse_large_base(settings: Settings) -> None:
     have = available_memory()
     if settings.force or have is None or (settings.task == "image" and is_convolutional(str(settings.model))):
         return
-    weights = open_pretrained(settings.model).weights
+    weights = open_pretrained(str(settings.model)).weights
     numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())
     need = numbers * {"float32": 4.0, "bfloat16": 2.0, "int8": 1.125}[settings.base]
     if need > have:

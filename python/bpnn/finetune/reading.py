@@ -20,7 +20,7 @@ def read_parts(settings: Settings, data: Any = None) -> Splits:
     """Training, validation and test part; `data` in memory goes before what the settings say. Raises `DataError`."""
     s = settings
     given = data if data is not None else s.data
-    files = {"train": s.train, "validation": s.validation, "test": s.test}
+    files: dict[str, Any] = {"train": s.train, "validation": s.validation, "test": s.test}
     if given is None and s.train is None:
         raise SettingsError("data: expected a file or a folder to train on, got none")
     if isinstance(given, Splits):
@@ -30,7 +30,7 @@ def read_parts(settings: Settings, data: Any = None) -> Splits:
         return read_images(given, **shares) if given is not None else read_images(
             {name: file for name, file in files.items() if file is not None}, **shares
         )
-    reading = {"text": "whole"} if s.task == "lm" and _is_plain_text(given if given is not None else s.train) else {}
+    reading = _reading(s, given if given is not None else s.train)
     if s.task != "classify":
         return read_splits(given, **files, **shares, **reading)
     # Parts with the same share of each label: the label's column is known when the file has been read.
@@ -43,8 +43,10 @@ def read_all(settings: Settings, data: Any = None) -> Table:
     return read_parts(replace(settings, validation_share=0.0, test_share=0.0), data).train
 
 
-def _is_plain_text(data: Any) -> bool:
-    return isinstance(data, (str, os.PathLike)) and os.fspath(data).removesuffix(".gz").endswith((".txt", ".text"))
+def _reading(settings: Settings, data: Any) -> dict[str, Any]:
+    """How a file is read: plain text for a language model as one, not line by line."""
+    plain = isinstance(data, (str, os.PathLike)) and os.fspath(data).removesuffix(".gz").endswith((".txt", ".text"))
+    return {"text": "whole"} if settings.task == "lm" and plain else {}
 
 
 def _stratify(table: Table, settings: Settings) -> str | None:
@@ -61,8 +63,7 @@ def read_test(settings: Settings, data: Any) -> Table:
     elif settings.task == "image":
         parts = read_images(data, validation_share=0.0, test_share=0.0)
     else:
-        reading = {"text": "whole"} if settings.task == "lm" and _is_plain_text(data) else {}
-        parts = read_splits(data, validation_share=0.0, test_share=0.0, **reading)
+        parts = read_splits(data, validation_share=0.0, test_share=0.0, **_reading(settings, data))
     for part in (parts.test, parts.validation):
         if part is not None:
             return part

@@ -4,6 +4,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -60,17 +61,21 @@ def finish(tuned: Finetuned, ready: Any, folder: RunFolder | None, say: Callable
             say(f"wrote {folder.path}{os.sep}: " + " ".join(name for name in names if (folder.path / name).exists()))
 
 
+# What is told first of a task's scores
+TOLD = {
+    "classify": ("accuracy",), "image": ("accuracy",), "tokens": ("f1",), "qa": ("exact_match", "f1"),
+    "regress": ("rmse", "pearson"), "embed": ("spearman", "loss"), "lm": ("perplexity",),
+}  # fmt: skip
+
+
 def headline(scores: Mapping[str, Any], task: Any) -> str:
-    """The score that chooses the best epoch, and of how many examples: `accuracy 87.50 % of 1,821 texts`."""
-    name = task.monitor[0].removeprefix("val_")
-    name = name if name in scores else next((key for key in ("accuracy", "f1", "loss") if key in scores), "")
-    value = scores.get(name)
-    number = "" if value is None else (f"{100 * value:.2f} %" if name in PERCENT else f"{value:.4f}")
+    """The scores that matter most, and of how many examples: `accuracy 87.50 % on 1,821 texts`."""
+    parts = [
+        f"{name} {100 * scores[name]:.2f} %" if name == "accuracy" else f"{name} {scores[name]:.4g}"
+        for name in TOLD[task.name] if isinstance(scores.get(name), (int, float)) and math.isfinite(scores[name])
+    ]
     count = scores.get(task.samples)
-    return f"{name} {number}".strip() + (f" on {count:,} {task.samples}" if isinstance(count, int) else "")
-
-
-PERCENT = ("accuracy", "exact_match")
+    return ", ".join(parts) + (f" on {count:,} {task.samples}" if isinstance(count, int) else "")
 
 
 def write_model(folder: Path, model: Any, task: Any, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 import zlib
@@ -83,7 +84,8 @@ class RunFolder:
         return self.path / "model"
 
     def write_json(self, name: str, values: Any) -> None:
-        write_text(self.path / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        """Write values to a file; numbers that are not finite, which JSON does not know, as null."""
+        write_text(self.path / name, json.dumps(_finite(values), indent=2, ensure_ascii=False) + "\n")
 
     def check_same(self, data: Mapping[str, Any], base: Mapping[str, Any]) -> None:
         """Raises where data or base model are not those that the run began with: `DataError`, `SettingsError`."""
@@ -96,6 +98,14 @@ class RunFolder:
         ours = self.config["base"]
         if base["crc32"] != ours["crc32"]:
             raise SettingsError(f"{self.path}: was trained on another base model than {base['path']} is now (its weights differ)")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _counts(data: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ __all__ = ["check_loggers", "loggers", "technique_callbacks", "wrap_training_dat
 
 def technique_callbacks(ready: Any) -> list[Any]:
     """The callbacks that the settings ask for: what is trained, batches, losses from the simplest on, attacks, averages."""
-    s, found = ready.settings, []
+    s = ready.settings
+    found: list[Any] = []
     if s.method == "gradual":
         from .freeze import GradualUnfreezing
 
