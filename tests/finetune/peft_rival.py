@@ -11,6 +11,7 @@ from comparing import off
 import bpnn
 import peft
 from bpnn import finetune
+from bpnn.finetune._targets import file_name
 
 ANSWERS = ("labels", "start_positions", "end_positions")
 
@@ -85,7 +86,8 @@ class Pair:
         self.own.zero_grad()
         mine = self.own(**self.given).loss
         mine.backward()
-        got = {name: p.grad.numpy() for name, p in self.own.named_parameters() if p.grad is not None}
+        kind = self.own.config.model_type
+        got = {file_name(name, kind): p.grad.numpy() for name, p in self.own.named_parameters() if p.grad is not None}
         return (loss.item(), want), (mine.item(), got)
 
 

@@ -204,6 +204,7 @@ def test_patterns():
     ({"layers_to_transform": 1, "target_modules": ".*query"}, ValueError, "layers_to_transform"),
     ({"layers_pattern": "layer"}, ValueError, "layers_pattern"),
     ({"use_qalora": True}, TypeError, "use_qalora"),
+    ({"modules_to_save": ["clasifier"]}, ValueError, "modules_to_save: no module of Bert.* ends with 'clasifier'"),
 ])
 def test_errors(options, error, told):
     with pytest.raises(error, match=told):
@@ -251,6 +252,26 @@ def test_recomputed_activations_give_the_same_gradients(make):
     assert found[0].keys() == found[1].keys() == trained(tuned)
     for name, gradient in found[0].items():
         np.testing.assert_allclose(found[1][name], gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_a_base_that_is_trained_too():
+    model, x, *_ = adapted(r=2, lora_alpha=2, lora_dropout=0.5)
+    model.requires_grad_(True).train()
+    dy = np.random.default_rng(5).normal(size=(2, 3, 5))
+    *_, found = run(model, x, dy)
+    np.testing.assert_allclose(found["base_layer.weight"], np.einsum("abo,abi->oi", dy, x), rtol=1e-12)
+
+
+def test_dora_sees_that_its_weight_changed():
+    model, x, _, b, a, low = adapted(r=2, lora_alpha=2, use_dora=True)
+    model(bpnn.from_numpy(x))
+    layer = model.get_base_model().map
+    with bpnn.no_grad():
+        layer.base_layer.weight.mul_(-3)
+    m = layer.lora_magnitude_vector["default"].weight.detach().numpy()
+    total = layer.weight.detach().numpy() + low @ a
+    want = m / np.linalg.norm(total, axis=1) * (x @ total.T) + b.detach().numpy()
+    np.testing.assert_allclose(model(bpnn.from_numpy(x)).detach().numpy(), want, rtol=1e-11)
 
 
 def test_biases():

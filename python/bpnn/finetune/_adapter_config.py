@@ -47,8 +47,15 @@ class PeftConfig:
         return PeftModel
 
     def prepared(self, model: Any) -> Self:
-        """A copy that says for this model what was left open; the head of its task is among `modules_to_save`."""
+        """A copy that says for this model what was left open; the head of its task is among `modules_to_save`.
+
+        Raises `ValueError` for a name in `modules_to_save` that ends no module's.
+        """
         done = copy.deepcopy(self)
+        paths, heads = [path for path, _ in model.named_modules() if path], {name for names in HEADS.values() for name in names}
+        for name in self.modules_to_save or ():
+            if name not in heads and not any(path.endswith(name) for path in paths):
+                raise ValueError(f"modules_to_save: no module of {type(model).__name__} ends with {name!r}")
         names = [*(done.modules_to_save or ()), *HEADS[done.task_type]]
         done.modules_to_save = list(dict.fromkeys(names)) or None
         return done

@@ -71,6 +71,17 @@ class AdapterLayer(nn.Module):
 
     # --- the same for all --------------------------------------------------------------------------------------------------
 
+    def file_tensors(self, adapter: str, bias: bool) -> dict[str, Any]:
+        """The parameters of an adapter by their names in files, and with `bias` that of the map."""
+        found = {}
+        for name, parameter in self.named_parameters():
+            if name.split(".")[1:2] == [adapter]:
+                # DoRA's vector is a parameter in files, here and in PEFT a module with one
+                found[name.replace(f".{adapter}", "", 1).replace("magnitude_vector.weight", "magnitude_vector")] = parameter
+            elif bias and name == "base_layer.bias" and adapter in self.names():
+                found[name] = parameter
+        return found
+
     @property
     def weight(self) -> Any:
         """The weight of the map without adapters; a `StoredMatrix` where it is stored in fewer bits."""
@@ -147,6 +158,11 @@ class ModulesToSave(nn.Module):
         self.active = list(active)
         for name, module in self.modules_to_save.items():
             module.requires_grad_(name in trained)
+
+    def file_tensors(self, adapter: str) -> dict[str, Any]:
+        """The tensors of an adapter's copy by their names."""
+        copied = adapter in self.modules_to_save
+        return dict(self.modules_to_save[adapter].state_dict(keep_vars=True)) if copied else {}
 
     def current(self) -> Any:
         """The module that computes."""

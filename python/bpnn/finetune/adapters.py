@@ -263,18 +263,15 @@ class PeftModel(nn.Module):
     def file_tensors(self, adapter_name: str) -> dict[str, Any]:
         """The parameters that the file of an adapter holds, by their names there (but for `_targets.RENAMED`)."""
         config, model = self.peft_config[adapter_name], self.get_base_model()
-        bias, found = getattr(config, "bias", "none"), {}
+        bias = getattr(config, "bias", "none")
+        found: dict[str, Any] = {}
         for path, module in model.named_modules():
+            own: dict[str, Any] = {}
             if isinstance(module, AdapterLayer):
-                for name, parameter in module.named_parameters():
-                    own = name.split(".")[1:2] == [adapter_name]
-                    if own or (bias == "lora_only" and name == "base_layer.bias" and adapter_name in module.names()):
-                        # DoRA's vector is a parameter in files, here and in PEFT a module with one
-                        told = name.replace(f".{adapter_name}", "", 1) if own else name
-                        found[f"{self.prefix}{path}.{told.replace('magnitude_vector.weight', 'magnitude_vector')}"] = parameter
-            elif isinstance(module, ModulesToSave) and adapter_name in module.modules_to_save:
-                for name, parameter in module.modules_to_save[adapter_name].state_dict(keep_vars=True).items():
-                    found[f"{self.prefix}{path}.{name}"] = parameter
+                own = module.file_tensors(adapter_name, bias == "lora_only")
+            elif isinstance(module, ModulesToSave):
+                own = module.file_tensors(adapter_name)
+            found |= {f"{self.prefix}{path}.{name}": tensor for name, tensor in own.items()}
         if bias == "all":
             for name, parameter in model.named_parameters():
                 if name.endswith(".bias") and ".modules_to_save." not in name:

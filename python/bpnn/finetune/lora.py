@@ -107,7 +107,7 @@ class LoraLinear(AdapterLayer):
         self.lora_magnitude_vector = nn.ModuleDict()
         self.scaling: dict[str, float] = {}
         self.lora_dropout: dict[str, float] = {}
-        self._squares: np.ndarray | None = None  # the squared lengths of the rows of a weight stored in fewer bits
+        self._squares: tuple[Any, Any] = (None, None)  # which weight it was, and the squared lengths of its rows
         self._stretch: Any = None  # what DoRA multiplied the merged weight by
 
     def names(self) -> list[str]:
@@ -150,24 +150,27 @@ class LoraLinear(AdapterLayer):
     def adapt(self, x: Any, adapters: Sequence[str]) -> Any:
         """The map with some adapters; what they change adds up."""
         first, *others = adapters
-        y: Any
-        if first not in self.lora_magnitude_vector:
-            y = F.lora_linear(
-                x, self.weight, self.bias, self.lora_A[first].weight, self.lora_B[first].weight, self.scaling[first],
-                self._dropped(x, first), transposed=self.transposed,
-            )
-        elif not others:
-            return self._dora(x, first)
+        if first in self.lora_magnitude_vector:
+            y = self._dora(x, first)
         else:
-            others, y = list(adapters), self.base_layer(x)
+            u = self._dropped(x, first)
+            if u is not None and getattr(self.weight, "requires_grad", False):  # a base that is trained, too
+                y = self.base_layer(x) + self._low_rank(u, first)
+            else:
+                a, b = self.lora_A[first].weight, self.lora_B[first].weight
+                y = F.lora_linear(x, self.weight, self.bias, a, b, self.scaling[first], u, transposed=self.transposed)
         for name in others:
             if name in self.lora_magnitude_vector:
                 y = y + self._dora(x, name) - self.base_layer(x)
             else:
                 u = self._dropped(x, name)
-                low: Any = F.linear(x if u is None else u, self.lora_A[name].weight)
-                y = y + F.linear(low * self.scaling[name], self.lora_B[name].weight)
+                y = y + self._low_rank(x if u is None else u, name)
         return y
+
+    def _low_rank(self, u: Any, adapter: str) -> Any:
+        """s u A^T B^T."""
+        low: Any = F.linear(u, self.lora_A[adapter].weight)
+        return F.linear(low * self.scaling[adapter], self.lora_B[adapter].weight)
 
     def _dropped(self, x: Any, adapter: str) -> Any:
         """What A sees: x with some of it dropped out; None: x itself."""
@@ -200,14 +203,13 @@ class LoraLinear(AdapterLayer):
         return np.sqrt(np.maximum(self._rows() + np.einsum("nr,nr->n", change, low), 0))  # type: ignore[no-any-return]
 
     def _rows(self) -> np.ndarray:
-        """The squared lengths of the rows of W, (out,)."""
-        if isinstance(self.weight, StoredMatrix):
-            if self._squares is None:
-                dense = self.weight.dense()
-                self._squares = np.einsum("nk,nk->n", dense, dense)
-            return self._squares
-        weight = self.weight.detach().numpy()
-        return np.einsum("kn,kn->n" if self.transposed else "nk,nk->n", weight, weight)  # type: ignore[no-any-return]
+        """The squared lengths of the rows of W, (out,); computed again when W has changed."""
+        weight, stored = self.weight, isinstance(self.weight, StoredMatrix)
+        state = (id(weight),) if stored else (id(weight), weight._version, weight.dtype)
+        if self._squares[0] != state:
+            array = weight.dense() if stored else weight.detach().numpy()
+            self._squares = state, np.einsum("kn,kn->n" if self.transposed else "nk,nk->n", array, array)
+        return self._squares[1]  # type: ignore[no-any-return]
 
     # --- merging -----------------------------------------------------------------------------------------------------------
 

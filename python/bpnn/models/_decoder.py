@@ -15,6 +15,8 @@ from ._layers import IGNORED, array_of, in_range, numbers, target_of
 
 def token_numbers(value: Any, vocabulary: int, name: str = "input_ids") -> np.ndarray:
     """`input_ids` as an array of int64 (…, T), T at least 1. Raises `IndexError` for a number that is not in the vocabulary."""
+    if value is None:
+        raise ValueError(f"{name}: expected tokens, got None")
     array = numbers(value, name)
     if array.ndim not in (1, 2) or array.shape[-1] == 0:
         raise ValueError(f"{name}: expected shape (B, T) with at least one token, got {array.shape}")
