@@ -96,6 +96,7 @@ def test_predict_to_the_terminal(place, tmp_path):
 
 
 def test_config_with_flags_on_top(place, tmp_path):
+    pytest.importorskip("yaml")
     (tmp_path / "c.yaml").write_text(f"data: {place / 'data.csv'}\nmethod: lora\nrank: 2\nlr: 1e-3\nepochs: 7\nthreads: 1\n")
     done = bpnn("finetune", place / "base", "--config", "c.yaml", "--epochs", "1", "--rank", "3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -130,6 +130,7 @@ def test_resume_with_data_in_memory(home, tmp_path):
 
 
 def test_a_config_file(home, tmp_path):
+    pytest.importorskip("yaml")
     (tmp_path / "c.yaml").write_text(f"data: {home / 'data.csv'}\nmethod: lora\nrank: 2\nlr: 1e-3\nepochs: 9\n")
     tuned = bpnn.finetune(home / "base", config=tmp_path / "c.yaml", epochs=1, verbose=False)
     assert (tuned.settings.method, tuned.settings.rank, tuned.settings.lr, len(tuned.history)) == ("lora", 2, 1e-3, 1)
@@ -235,6 +236,7 @@ def test_cross_validation(home, tmp_path):
 
 def test_search(home, tmp_path):
     pytest.importorskip("optuna")
+    pytest.importorskip("yaml")
     (tmp_path / "space.yaml").write_text("lr: [log, 1e-4, 1e-1]\nbatch_size: [8, 16]\nepochs: 1\n")
     given = {name: value for name, value in COMMON.items() if name not in ("lr", "epochs")}
     tuned = bpnn.finetune(home / "base", home / "data.csv", trials=2, search=tmp_path / "space.yaml", out=tmp_path / "run", **given)

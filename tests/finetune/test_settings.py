@@ -69,6 +69,7 @@ def test_wrong_flags_name_no_file():
 
 
 def test_yaml(tmp_path):
+    pytest.importorskip("yaml")
     path = tmp_path / "c.yaml"
     path.write_text("\ufeffmethod: lora\nlr: 2e-4\ntargets: [query]\n", encoding="utf-8")
     settings = Settings.build(read_yaml(path), source=str(path))
