@@ -129,7 +129,7 @@ class Classify(TextTask):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
-        self.labels, self.pooling, self.columns = list(state["labels"]), state["pooling"], dict(state["columns"])
+        self.labels, self.pooling, self.columns = list(state["labels"]), state["pooling"], dict(state.get("columns", {}))
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 

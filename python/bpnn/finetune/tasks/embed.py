@@ -144,7 +144,7 @@ class Embed(TextTask):
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self.pooling, self.loss, self.divisor = state["pooling"], state["loss"], state["divisor"]
-        self.columns = dict(state["columns"])
+        self.columns = dict(state.get("columns", {}))
         self._choose()
 
     # --- judging -----------------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ class Regress(TextTask):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
-        self.pooling, self.names, self.columns = state["pooling"], list(state["names"]), dict(state["columns"])
+        self.pooling, self.names, self.columns = state["pooling"], list(state["names"]), dict(state.get("columns", {}))
         self.mean, self.deviation = np.array(state["mean"]), np.array(state["deviation"])
 
     def metrics(self) -> list[Metric]:
