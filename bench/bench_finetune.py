@@ -26,7 +26,7 @@ def packaged(package, pattern):
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         pytest.skip(f"needs the package {package.replace('_', '-')}")
-    return next(path for path in sorted(Path(found.submodule_search_locations[0]).rglob(pattern)))
+    return min(Path(found.submodule_search_locations[0]).rglob(pattern), key=lambda path: len(path.parts))
 
 
 def data(name):
