@@ -207,8 +207,11 @@ def test_patterns():
     ({"modules_to_save": ["clasifier"]}, ValueError, "modules_to_save: no module of Bert.* ends with 'clasifier'"),
 ])
 def test_errors(options, error, told):
+    model = bert()
     with pytest.raises(error, match=told):
-        get_peft_model(bert(), LoraConfig(**options))
+        get_peft_model(model, LoraConfig(**options))
+    assert all(parameter.requires_grad for parameter in model.parameters())  # it is what it was
+    assert isinstance(model.classifier, nn.Linear)
 
 
 def test_unknown_architecture_and_wrong_arguments():
@@ -361,6 +364,18 @@ def test_merge(make, dora):
         np.testing.assert_allclose(parameter.detach().numpy(), weights[name], rtol=0, atol=1e-14)
 
 
+def test_images_whose_projections_are_computed_at_once():
+    bpnn.manual_seed(1)
+    model = models.ViTForImageClassification(models.ViTConfig(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12, image_size=8, patch_size=2)).eval()
+    pixels = np.random.default_rng(1).normal(size=(32, 3, 8, 8)).astype(np.float32)  # 544 tokens
+    tuned = move(get_peft_model(model, LoraConfig(modules_to_save=["classifier"]))).eval()
+    want = logits(tuned, pixels)
+    one = np.concatenate([logits(tuned, pixels[i : i + 1]) for i in range(len(pixels))])
+    np.testing.assert_allclose(want, one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits(tuned.merge_and_unload(), pixels), want, rtol=1e-4, atol=1e-5)
+
+
 def test_merged_head_stays():
     tuned = move(get_peft_model(bert(), LoraConfig(**SEQ))).eval()
     want, before = logits(tuned), tuned.classifier.original_module.weight.detach().numpy().copy()
@@ -391,8 +406,11 @@ def test_several_adapters():
     np.testing.assert_array_equal(logits(tuned), first)
     with pytest.raises(ValueError, match="adapter_name: expected of one, two, got three"):
         tuned.set_adapter("three")
-    with pytest.raises(ValueError, match="adapter_name: expected a new name without dots, got 'two'"):
-        tuned.add_adapter("two", LoraConfig())
+    for name in ("two", "a.b", "", "train"):
+        with pytest.raises(ValueError, match=f"adapter_name: expected a new name without dots, got '{name}'"):
+            tuned.add_adapter(name, LoraConfig())
+    with pytest.raises(ValueError, match="bias: expected 'none' with several adapters"):
+        tuned.add_adapter("three", LoraConfig(bias="all"))
     tuned.delete_adapter("one")
     assert tuned.active_adapter == "two" and not any(".one." in name for name in tuned.state_dict())
     np.testing.assert_array_equal(logits(tuned), second)

@@ -21,6 +21,7 @@ from bpnn import nn
 
 from ._adapter_config import PeftConfig, TargetConfig
 from ._layers import AdapterLayer, ModulesToSave
+from ._merging import Merging, replace
 from ._targets import chosen, saved_modules
 
 
@@ -36,7 +37,7 @@ class AdaptedModel(nn.Module):
         return self.model(*given, **named)
 
 
-class PeftModel(nn.Module):
+class PeftModel(Merging, nn.Module):
     """A model with adapters. It is called, trained and asked like the model: what it does not have itself, the model answers.
 
     peft_config: the configuration of each adapter by name. active_adapters: the names of those that compute.
@@ -51,8 +52,14 @@ class PeftModel(nn.Module):
         self.peft_config: dict[str, PeftConfig] = {}
         self.active_adapters: list[str] = []
         self.base_model = self._hold(model)
+        before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         model.requires_grad_(False)
-        self.add_adapter(adapter_name, peft_config)
+        try:
+            self.add_adapter(adapter_name, peft_config)
+        except Exception:
+            for parameter, trained in before:
+                parameter.requires_grad = trained
+            raise
         self.set_adapter(adapter_name)
 
     def _hold(self, model: nn.Module) -> nn.Module:
@@ -96,9 +103,9 @@ class PeftModel(nn.Module):
 
         Raises `ValueError` for a name that there is already, or for another kind of adapter than those there are.
         """
-        if not adapter_name or "." in adapter_name or adapter_name in self.peft_config:
+        if not adapter_name or "." in adapter_name or adapter_name in self.peft_config or hasattr(nn.ModuleDict(), adapter_name):
             raise ValueError(f"adapter_name: expected a new name without dots, got {adapter_name!r}; there are "
-                             f"{', '.join(self.peft_config) or 'none'}")
+                             f"{', '.join(self.peft_config) or 'none'}, and what modules have, such as 'train'")
         for other in self.peft_config.values():
             if other.peft_type != peft_config.peft_type:
                 raise ValueError(f"peft_config: expected {other.peft_type}, which the model has, got {peft_config.peft_type}")
@@ -196,42 +203,6 @@ class PeftModel(nn.Module):
             for layer in self.adapter_layers:
                 layer.merge(merged[id(layer)])
 
-    # --- merging -----------------------------------------------------------------------------------------------------------
-
-    def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
-        """Add the changes of adapters (the active ones) to the weights; the model computes the same, faster, and is not trained."""
-        names = self.active_adapters if adapter_names is None else list(adapter_names)
-        unknown = [name for name in names if name not in self.peft_config]
-        if unknown:
-            raise ValueError(f"adapter_names: expected of {', '.join(self.peft_config)}, got {', '.join(unknown)}")
-        for layer in self.adapter_layers:
-            layer.merge(names)
-
-    def unmerge_adapter(self) -> None:
-        """Take back what `merge_adapter` did; the weights are what they were but for rounding."""
-        for layer in self.adapter_layers:
-            layer.unmerge()
-
-    def merge_and_unload(self, adapter_names: Sequence[str] | None = None) -> Any:
-        """The plain model, its weights changed by the adapters, with the modules that were trained whole; for use or training."""
-        self.merge_adapter(adapter_names)
-        return self._plain(True)
-
-    def unload(self) -> Any:
-        """The plain model as it was before: without adapters, and with the modules that were there first."""
-        self.unmerge_adapter()
-        return self._plain(False)
-
-    def _plain(self, trained: bool) -> Any:
-        model = self.get_base_model()
-        for path, module in list(model.named_modules()):
-            if isinstance(module, AdapterLayer):
-                replace(model, path, module.base_layer)
-            elif isinstance(module, ModulesToSave):
-                replace(model, path, module.current() if trained else module.original_module)
-        model.requires_grad_(True)
-        return model
-
     # --- numbers -----------------------------------------------------------------------------------------------------------
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
@@ -316,12 +287,6 @@ class PeftModel(nn.Module):
             tuned.unload()
             raise
         return tuned.eval()  # type: ignore[return-value]
-
-
-def replace(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put a module in the place of that with a dotted name."""
-    holder, _, name = path.rpartition(".")
-    setattr(model.get_submodule(holder), name, module)
 
 
 @bpnn.no_grad()
