@@ -70,10 +70,10 @@ class _Callable(ModuleType):
         if name not in _WHERE or not isinstance(value, ModuleType):  # `freeze` is the function, not the file of that name
             super().__setattr__(name, value)
 
-    def __call__(self, model: Any = None, data: Any = None, **options: Any) -> Any:
+    def __call__(self, *given: Any, **options: Any) -> Any:
         from .api import finetune
 
-        return finetune(model, data, **options)
+        return finetune(*given, **options)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -34,7 +34,7 @@ class Interrupted(Exception):
 
 
 def finetune(
-    model: str | os.PathLike[str] | None, data: Any = None, task: str | None = None, *,
+    model: str | os.PathLike[str] | None = None, data: Any = None, task: str | None = None, *,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None, verbose: bool = True, **options: Any,
 ) -> Any:
     """Fine-tune a pretrained model on data; returns a `Finetuned`, or with `folds` a `CrossValidation` of scores.
