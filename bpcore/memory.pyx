@@ -33,9 +33,16 @@ cdef extern from *:
     }
     static void bp_free(void *p) { free(p); }
     #endif
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    static void bp_trim(void) { malloc_trim(0); } /* what others freed, too: it stays with the process otherwise */
+    #else
+    static void bp_trim(void) {}
+    #endif
     """
     void *bp_alloc(size_t bytes, size_t align) nogil
     void bp_free(void *p) nogil
+    void bp_trim() nogil
 
 
 cdef enum:
@@ -149,7 +156,7 @@ cdef ndarray contiguous(ndarray a):
 
 
 def empty_cache():
-    """Give every pooled buffer back to the system."""
+    """Give every pooled buffer back to the system, and with glibc what other libraries have freed."""
     global pooled
     cdef int cls
     cdef void *p
@@ -159,6 +166,7 @@ def empty_cache():
             free_list[cls] = (<void **> p)[0]
             bp_free(p)
     pooled = 0
+    bp_trim()
 
 
 def memory_stats():

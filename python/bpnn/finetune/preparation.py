@@ -100,11 +100,10 @@ def refuse_large_base(settings: Settings) -> None:
         return
     weights = open_pretrained(str(settings.model)).weights
     numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())
-    need = numbers * {"float32": 4.0, "bfloat16": 2.0, "int8": 1.125}[settings.base]
-    if need > have:
+    if 4 * numbers > have:
         raise SettingsError(
-            f"{settings.model}: its {numbers:,} weights need {size(need)} as {settings.base}, {size(have)} are free; "
-            "choose a smaller base (bfloat16, int8) or model, or --force"
+            f"{settings.model}: its {numbers:,} weights need {size(4 * numbers)} while they are read, {size(have)} are free; "
+            "choose a smaller model, or --force"
         )
 
 
@@ -124,7 +123,7 @@ def memory_of(settings: Settings, model: Any, task: Any, datasets: Mapping[str, 
     copies = 1 + bool(len(datasets.get("validation", ()))) + (settings.ema is not None) + (settings.swa is not None)
     return estimate_memory(
         model, tokens, copies=copies, data=48 * examples, passes=2.0 if settings.r_drop else 1.0, sample=sample, samples=size_of,
-        extra=extra,
+        extra=extra, to_inputs=settings.adversarial is not None,
     )
 
 

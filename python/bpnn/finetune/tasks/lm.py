@@ -155,7 +155,7 @@ class ModelLanguage(TextTask):
         kind = AutoConfig.from_pretrained(folder).model_type
         self.masked = kind not in AutoModelForCausalLM.classes and kind in AutoModelForMaskedLM.classes
         with new_heads_expected():
-            model = (AutoModelForMaskedLM if self.masked else AutoModelForCausalLM).from_pretrained(folder)
+            model = (AutoModelForMaskedLM if self.masked else AutoModelForCausalLM).from_pretrained(folder, store=self._store())
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         if self.masked and self.tokenizer.mask_token_id is None:
             raise ValueError(f"{self.tokenizer.source}: has no mask_token to hide tokens with")
@@ -166,6 +166,11 @@ class ModelLanguage(TextTask):
         if wanted is None:
             self.max_length = min(self.max_length, WINDOW)
         return model
+
+    def _store(self) -> str | None:
+        """How frozen weights are kept, where the model can be read so at once; virtual tokens begin as rows of a table of float32."""
+        base = self.option("base")
+        return None if base in (None, "float32") or self.option("method") in VIRTUAL else base
 
     def load_saved(self, folder: str | os.PathLike[str]) -> Any:
         return self.load_model(folder)
