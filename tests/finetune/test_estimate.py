@@ -88,6 +88,7 @@ def test_activations_by_formula():
     assert activation_bytes(model, 100) == int(4 * one)
     head_only(model)
     assert activation_bytes(model, 100) == int(one)
+    assert activation_bytes(model, 100, to_inputs=True) == int(4 * one)
     model.requires_grad_(True).gradient_checkpointing_enable()
     assert activation_bytes(model, 100) == int(one + 4 * 4 * 100 * 32)
 

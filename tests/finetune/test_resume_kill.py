@@ -1,9 +1,11 @@
 """A fine-tuning run killed with SIGKILL, at any moment, and resumed, ends with the bits of one that was never stopped."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,8 @@ SCRIPT = Path(__file__).with_name("killed_run.py")
 TRICKS = {"adversarial": "fgm", "ema": 0.9}
 RUNS = {
     "full": {"method": "full", **TRICKS},
-    "lora": {"method": "lora", "lora_dropout": 0.1, **TRICKS},
-    "gradual": {"method": "gradual", "layers_per_epoch": 2, **TRICKS},
+    "lora": {"method": "lora", "lora_dropout": 0.1, "augment": True, **TRICKS},
+    "gradual": {"method": "gradual", "layers_per_epoch": 2, "r_drop": 1.0, "stochastic_depth": 0.2, **TRICKS},
 }
 COMMON = {"epochs": 2, "batch_size": 20, "lr": 0.01, "threads": 1, "checkpoint_every": 2, "accumulate": 2, "dropout": 0.2,
           "text": "text", "label": "label"}
@@ -93,6 +95,30 @@ def test_killed_and_resumed(home, whole, tmp_path, name, places):
     assert weights.keys() == expected.keys() and all(weights[key] == expected[key] for key in expected)
     assert scores == expected_scores
     assert not list(out.glob(".*")) and len(list((out / "checkpoints").glob("step-*"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_at_any_time(home, whole, tmp_path):
+    """Killed from outside, again and again, after times drawn by chance, until it gets through."""
+    rng = np.random.default_rng()
+    told, out = options(home, "full", tmp_path / "run"), tmp_path / "run"
+    for _ in range(12):
+        resumed = (out / "config.json").exists()
+        arguments = {"resume": str(out)} if resumed else told
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), "never", json.dumps(arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        time.sleep(rng.uniform(0.3, 3))
+        process.kill()
+        process.wait()
+        if not (out / "config.json").exists():
+            shutil.rmtree(out, ignore_errors=True)
+        if (out / "metrics.json").exists():
+            break
+    assert run("never", {"resume": str(out)} if (out / "config.json").exists() else told) == 0
+    assert result(out) == whole("full")
 
 
 def test_dropout_and_tricks_change_the_result(home, whole, tmp_path):

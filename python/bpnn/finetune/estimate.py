@@ -119,13 +119,14 @@ def _first(config: Any, *names: str) -> int:
     return next((int(value) for name in names if (value := getattr(config, name, None)) is not None), 0)
 
 
-def activation_bytes(model: Any, tokens: int, sample: Any = None, samples: int = 1) -> int:
+def activation_bytes(model: Any, tokens: int, sample: Any = None, samples: int = 1, to_inputs: bool = False) -> int:
     """Bytes of the activations of a batch of `tokens` real tokens, or `samples` such as `sample` for what is no transformer."""
     sizes = sizes_of(model)
     if sizes is None:
         return 2 * samples * _outputs(model, sample) if sample is not None else 0
     (a, b), width, wide = sizes
     with_gradients, layers = layers_with_gradients(model)
+    with_gradients = layers if to_inputs else with_gradients
     one = 4 * tokens * (a * width + b * wide)
     if any(getattr(module, "recompute", False) for module in model.modules()) and with_gradients:
         return int(one + 4 * tokens * width * layers)
@@ -154,19 +155,19 @@ def _outputs(model: Any, sample: Any) -> int:
 
 def estimate_memory(
     model: Any, tokens: int, *, copies: int = 2, optimizer_states: int = 2, data: int = 0, passes: float = 1.0, sample: Any = None,
-    samples: int = 1, extra: int = 0,
+    samples: int = 1, extra: int = 0, to_inputs: bool = False,
 ) -> Memory:
     """The memory that training `model` will need.
 
     tokens: real tokens of the largest batch (of images: pieces, one more for each image). copies: of the trained weights besides
     themselves. optimizer_states: numbers the optimizer keeps for each trained one, 2 for Adam. data: bytes of the examples.
     passes: batches whose activations are held at once (R-Drop: 2). extra: bytes of other weights, such as a teacher's.
-    sample, samples: see `activation_bytes`.
+    sample, samples: see `activation_bytes`. to_inputs: gradients flow down to the inputs whatever is trained, as attacks want.
     """
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return Memory(
         INTERPRETER, data, weight_bytes(model) + extra, trained, optimizer_states * trained, copies * trained,
-        int(passes * activation_bytes(model, tokens, sample, samples)),
+        int(passes * activation_bytes(model, tokens, sample, samples, to_inputs)),
     )
 
 
