@@ -1,5 +1,4 @@
 """Small models with adapters for the tests, and what PEFT computes with the same files."""
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ SIZES = {"vocab_size": 61, "hidden_size": 16, "num_hidden_layers": 2, "num_atten
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 IDS = np.arange(3, 17).reshape(2, 7)
 LABELS = np.array([1, 0])
-needs_peft = importlib.util.find_spec("peft") is not None
 
 
 def bert(head="ForSequenceClassification", dtype="float64", **changes):
