@@ -84,6 +84,7 @@ def prepare(settings: Settings, parts: Any) -> Prepared:
     lr = settings.learning_rate(base["parameters"])
     memory = memory_of(settings, model, task, datasets, loader)
     warmup_steps(settings, steps)
+    bpnn.empty_cache()  # what reading and tokenizing took
     ready = Prepared(settings, task, examples, data, base, model, datasets, loader, validation, lr, steps, memory)
     ready.techniques = technique_callbacks(ready)
     return ready
