@@ -135,7 +135,8 @@ class LoraLinear(AdapterLayer):
         self.scaling[adapter] = alpha / math.sqrt(r) if config.use_rslora else alpha / r
         self.lora_dropout[adapter] = config.lora_dropout
         if config.use_dora:
-            self.lora_magnitude_vector[adapter] = Magnitude(bpnn.from_numpy(self._lengths(adapter)))
+            lengths = np.zeros(self.out_features, dtype) if config.from_file else self._lengths(adapter)
+            self.lora_magnitude_vector[adapter] = Magnitude(bpnn.from_numpy(lengths))
 
     def remove(self, adapter: str) -> None:
         """Remove an adapter, if it is there."""
