@@ -260,7 +260,7 @@ def test_search(home, tmp_path):
         ({"labels": ["yes", "perhaps"]}, DataError, r"data\.csv:\d+: .*'no'"),
         ({"warmup": 100}, SettingsError, "warmup: expected fewer than the 6 steps of the run, got 100"),
         ({"max_length": 1000}, ValueError, "max_length: expected at most 40"),
-        ({"method": "prompt", "virtual_tokens": 38}, SettingsError, "virtual_tokens: 38 leave no room"),
+        ({"method": "prompt", "virtual_tokens": 39}, ValueError, "virtual_tokens: expected less than the 40 tokens"),
         ({"method": "lora", "targets": ["nowhere"]}, SettingsError, "method lora: .*nowhere"),
         ({"method": "frozen", "freeze": ["nowhere*"]}, SettingsError, "method frozen: .*nowhere"),
         ({"method": "frozen", "freeze_layers": 9}, SettingsError, "method frozen: k: expected a number of layers"),

@@ -8,7 +8,7 @@ from bpnn import nn
 from .settings import ADAPTERS, Settings, SettingsError
 from .stored import store_frozen
 
-__all__ = ["make_room", "prepare_model"]
+__all__ = ["prepare_model"]
 
 VIRTUAL = ("prompt", "prefix")
 
@@ -67,20 +67,6 @@ def _with_method(model: Any, settings: Settings) -> Any:
         if settings.freeze is not None:
             freeze(model, settings.freeze)
     return model
-
-
-def make_room(task: Any, model: Any, settings: Settings) -> None:
-    """Shorten the texts that `task` reads by the virtual tokens, which take places of the model's context too."""
-    from .tasks._texts import longest_of
-
-    able = longest_of(model) if settings.method in VIRTUAL and task.max_length is not None else None
-    if able is None:
-        return
-    left = able - settings.virtual_tokens
-    if left < 4 or (settings.max_length is not None and settings.max_length > left):
-        wanted = f"max_length {settings.max_length}" if settings.max_length is not None and left >= 4 else "texts"
-        raise SettingsError(f"virtual_tokens: {settings.virtual_tokens} leave no room for {wanted} in the model's {able} tokens")
-    task.max_length = min(task.max_length, left)
 
 
 def adapter_config(settings: Settings) -> Any:

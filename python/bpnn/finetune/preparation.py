@@ -18,12 +18,12 @@ from bpnn.train import BestModel, Callback, CheckpointWriter, EarlyStopping, His
 
 from .estimate import Memory, TimeEstimate, available_memory, duration, estimate_memory, resident_memory, size
 from .freeze import trainable_parameters
-from .methods import make_room, prepare_model
+from .methods import prepare_model
 from .reading import describe_data
 from .run_folder import RunFolder, checksum_of_weights
 from .settings import Settings, SettingsError
 from .tasks import TASKS
-from .techniques import check_loggers, loggers, technique_callbacks, wrap_training_data
+from .techniques import check_loggers, loggers, technique_callbacks
 
 __all__ = ["Prepared", "prepare"]
 
@@ -72,11 +72,9 @@ def prepare(settings: Settings, parts: Any) -> Prepared:
     where = os.path.abspath(settings.model) if os.path.exists(settings.model) else settings.model
     base: dict[str, Any] = {"path": where, "kind": type(model).__name__, "parameters": trainable_parameters(model)[1],
             "crc32": checksum_of_weights(model)}  # fmt: skip
-    make_room(task, model, settings)
     model = prepare_model(model, settings)
     datasets = {part: task.dataset(some, train=part == "train") for part, some in examples.items()}
-    train = wrap_training_data(settings, task, examples["train"], datasets["train"])
-    loader = task.loader(train, settings.batch_size, shuffle=True)
+    loader = task.loader(datasets["train"], settings.batch_size, shuffle=True)
     validation = task.loader(datasets["validation"], 2 * settings.batch_size) if examples.get("validation") else None
     if settings.patience is not None and validation is None:
         raise DataError(f"{data['source']}: no validation part for patience; give validation or validation_share")
@@ -101,10 +99,12 @@ def refuse_large_base(settings: Settings) -> None:
         return
     weights = open_pretrained(str(settings.model)).weights
     numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())
-    if 4 * numbers > have:
+    # Language models are read into few bits at once, others as float32 first.
+    need = numbers * {"float32": 4.0, "bfloat16": 2.0, "int8": 1.125}[settings.base if settings.task == "lm" else "float32"]
+    if need > have:
         raise SettingsError(
-            f"{settings.model}: its {numbers:,} weights need {size(4 * numbers)} while they are read, {size(have)} are free; "
-            "choose a smaller model, or --force"
+            f"{settings.model}: its {numbers:,} weights need {size(need)}, {size(have)} are free; "
+            "choose a smaller model, for lm a base of int8, or --force"
         )
 
 

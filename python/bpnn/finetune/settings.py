@@ -20,7 +20,7 @@ TASKS = ("classify", "regress", "tokens", "qa", "embed", "lm", "image")
 METHODS = ("full", "head", "frozen", "gradual", "lora", "dora", "ia3", "bitfit", "prompt", "prefix")
 ADAPTERS = ("lora", "dora", "ia3", "prompt", "prefix")  # what is saved is an adapter in PEFT's layout, and the base stays as it is
 LEARNING_RATES = {
-    "full": 5e-5, "frozen": 5e-5, "gradual": 5e-5, "head": 1e-3, "bitfit": 1e-3, "lora": 5e-4, "dora": 5e-4, "ia3": 5e-3,
+    "full": 5e-5, "frozen": 5e-5, "gradual": 5e-5, "head": 5e-3, "bitfit": 1e-3, "lora": 5e-4, "dora": 5e-4, "ia3": 5e-3,
     "prompt": 1e-2, "prefix": 5e-3,
 }  # fmt: skip
 LARGE = 200_000_000  # parameters from which full fine-tuning gets a lower rate

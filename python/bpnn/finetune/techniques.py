@@ -1,15 +1,13 @@
 """Settings to callbacks: what changes the loss, the batch or the weights during training, in the order in which they must act."""
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .settings import Settings, SettingsError
 
-__all__ = ["check_loggers", "loggers", "technique_callbacks", "wrap_training_data"]
+__all__ = ["check_loggers", "loggers", "technique_callbacks"]
 
 
 def technique_callbacks(ready: Any) -> list[Any]:
@@ -95,37 +93,6 @@ def load_teacher(ready: Any) -> Any:
 
 def _listed(task: Any) -> str:
     return ", ".join(map(str, getattr(task, "labels", []))) or "none"
-
-
-# --- training texts --------------------------------------------------------------------------------------------------------
-
-
-class AugmentedTexts(Sequence[Any]):
-    """Texts of a task that are changed a little at each reading (Wei and Zou 2019); the seconds of pairs are too."""
-
-    def __init__(self, task: Any, examples: Sequence[Any], dataset: Any) -> None:
-        from bpnn.transforms.text import EasyAugmentation
-
-        self.task, self.examples, self.lengths, self.cut = task, examples, dataset.lengths, dataset.cut
-        self.change = EasyAugmentation()
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: Any) -> Any:
-        example = self.examples[int(index)]
-        pair = getattr(example, "pair", None)
-        changed = dataclasses.replace(example, text=self.change(example.text))
-        if pair is not None:
-            changed = dataclasses.replace(changed, pair=self.change(pair))
-        return self.task.dataset([changed], train=True)[0]
-
-
-def wrap_training_data(settings: Settings, task: Any, examples: Sequence[Any], dataset: Any) -> Any:
-    """The training examples as they are read in training; images are augmented by their task."""
-    if settings.augment and settings.task in ("classify", "regress"):
-        return AugmentedTexts(task, examples, dataset)
-    return dataset
 
 
 # --- loggers ---------------------------------------------------------------------------------------------------------------
