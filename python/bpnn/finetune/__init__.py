@@ -29,6 +29,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "tasks": ("TASKS", "Task"),
     "api": ("Finetuned", "Interrupted", "resume"),
     "settings": ("Settings", "SettingsError"),
+    "best_score": ("BestScore",),
     "estimate": ("Memory", "TimeEstimate", "available_memory", "estimate_memory"),
     "stored": ("make_dense", "store_frozen"),
     "freeze": ("GradualUnfreezing", "freeze", "freeze_layers", "head_only", "trainable_parameters", "unfreeze"),

@@ -14,8 +14,9 @@ import numpy as np
 import bpnn
 from bpnn.data import DataError
 from bpnn.optim import AdamW
-from bpnn.train import BestModel, Callback, CheckpointWriter, EarlyStopping, HistoryFile, Progress, StopOnInterrupt, Trainer
+from bpnn.train import Callback, CheckpointWriter, EarlyStopping, HistoryFile, Progress, StopOnInterrupt, Trainer
 
+from .best_score import BestScore
 from .estimate import Memory, TimeEstimate, available_memory, duration, estimate_memory, resident_memory, size
 from .freeze import trainable_parameters
 from .methods import prepare_model
@@ -148,7 +149,7 @@ def make_trainer(ready: Prepared, folder: RunFolder | None, say: Say | None, mor
     if folder is not None:
         callbacks += [HistoryFile(folder.path / "history.csv"), *loggers(s, folder.path, folder.config["options"])]
     if ready.validation is not None:
-        callbacks.append(BestModel(column, mode))
+        callbacks.append(BestScore(column, mode))
         if s.patience:
             callbacks.append(EarlyStopping(column, s.patience, mode))
     callbacks += more
