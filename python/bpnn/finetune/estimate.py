@@ -50,6 +50,7 @@ class Memory:
     optimizer: int
     copies: int  # of trained weights: the best epoch's, averages, a checkpoint being written
     activations: int
+    scoring: int = 0  # logits of a language model that is scored
 
     @property
     def total(self) -> int:
@@ -156,6 +157,7 @@ def _outputs(model: Any, sample: Any) -> int:
 def estimate_memory(
     model: Any, tokens: int, *, copies: int = 2, optimizer_states: int = 2, data: int = 0, passes: float = 1.0, sample: Any = None,
     samples: int = 1, extra: int = 0, to_inputs: bool = False,
+    scoring: int = 0,
 ) -> Memory:
     """The memory that training `model` will need.
 
@@ -167,7 +169,7 @@ def estimate_memory(
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return Memory(
         INTERPRETER, data, weight_bytes(model) + extra, trained, optimizer_states * trained, copies * trained,
-        int(passes * activation_bytes(model, tokens, sample, samples, to_inputs)),
+        int(passes * activation_bytes(model, tokens, sample, samples, to_inputs)), scoring,
     )
 
 

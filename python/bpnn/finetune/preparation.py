@@ -122,11 +122,19 @@ def memory_of(settings: Settings, model: Any, task: Any, datasets: Mapping[str, 
         from bpnn.pretrained import open_pretrained
 
         extra = 4 * sum(math.prod(entry.shape) for entry in open_pretrained(_weights_of(settings.teacher)).weights.entries.values())
+    scored = scoring_bytes(len(task.tokenizer), examples) if settings.task == "lm" and not getattr(task, "masked", False) else 0
     copies = 1 + bool(len(datasets.get("validation", ()))) + (settings.ema is not None) + (settings.swa is not None)
     return estimate_memory(
         model, tokens, copies=copies, data=48 * examples, passes=2.0 if settings.r_drop else 1.0, sample=sample, samples=size_of,
-        extra=extra, to_inputs=settings.adversarial is not None,
+        extra=extra, to_inputs=settings.adversarial is not None, scoring=scored,
     )
+
+
+def scoring_bytes(vocabulary: int, tokens: int) -> int:
+    """Bytes that scoring a language model takes: logits of several texts and their logarithms, see `ModelLanguage`."""
+    from .tasks.lm import LOGITS
+
+    return 2 * 4 * min(LOGITS, tokens * vocabulary)
 
 
 def _weights_of(folder: str) -> str:
