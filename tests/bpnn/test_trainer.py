@@ -1,5 +1,6 @@
 """The training loop: what it computes and what it calls."""
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from bpnn.train import (
     MeanAbsoluteError,
     NonFiniteLoss,
     Progress,
+    StopOnInterrupt,
     Trainer,
     list_checkpoints,
 )
@@ -114,6 +116,19 @@ def test_gradients_are_clipped():
         moved = np.concatenate([(weights(model)[name] - before[name]).ravel() for name in before])
         size = np.linalg.norm(moved) if "clip_norm" in options else np.abs(moved).max()
         assert 0 < size <= largest * 1.01
+
+
+def test_only_what_is_updated_is_clipped():
+    x, y = blobs(20)
+    results = []
+    for frozen in (True, False):
+        bpnn.manual_seed(0)
+        model = classifier()
+        model[0].requires_grad_(not frozen)  # its gradient adds up from step to step where nobody sets it to zero
+        trainer = Trainer(model, optim.SGD(model[3].parameters(), 0.5), nn.CrossEntropyLoss(), clip_norm=0.01)
+        trainer.fit([(x, y)], epochs=4)
+        results.append(weights(model))
+    assert_same(*results)
 
 
 # What a batch may be -------------------------------------------------------------------------------------------------
@@ -258,6 +273,21 @@ def test_fit_exit_comes_after_an_error_too():
     assert recorder.calls == ["fit_start", "epoch_start", "fit_exit"]
 
 
+def test_fit_exit_comes_after_an_error_at_the_start():
+    class Refusing(Callback):
+        def on_fit_start(self, trainer):
+            raise ValueError("not here")
+
+    before = signal.getsignal(signal.SIGINT)
+    model = classifier()
+    trainer = Trainer(
+        model, optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss(), callbacks=[StopOnInterrupt(), Refusing()]
+    )
+    with pytest.raises(ValueError, match="not here"):
+        trainer.fit([blobs(20)])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def scripted(values, *callbacks):
     x, y = blobs(20)
     bpnn.manual_seed(0)
@@ -322,6 +352,19 @@ def test_a_nan_loss_stops_with_the_facts(tmp_path):
         trainer.fit(batches, epochs=2)
     assert str(writer.latest) in str(caught.value) and writer.latest.name == "step-000000002"
     assert all(np.isfinite(value).all() for value in weights(model).values())
+
+
+def test_a_nan_loss_of_a_second_pass_stops_before_the_update():
+    class Twice(Callback):
+        def on_backward_end(self, trainer, batch, weight):
+            (trainer.training_loss((batch[0] * math.nan, batch[1]))[0] * weight).backward()
+
+    model = classifier()
+    before = weights(model)
+    trainer = Trainer(model, optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss(), callbacks=[Twice()])
+    with pytest.raises(NonFiniteLoss, match="not finite at step 1"):
+        trainer.fit([blobs(20)])
+    assert_same(before, weights(model))
 
 
 def test_an_infinite_gradient_stops_before_the_update():

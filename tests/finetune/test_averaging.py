@@ -230,6 +230,11 @@ def test_wrong_numbers_are_named(call, words):
         call()
 
 
+def test_two_averages_are_refused():
+    with pytest.raises(ValueError, match="callbacks: expected one average of the weights, got EMA, SWA"):
+        build(EMA(), SWA()).fit(texts(), epochs=1)
+
+
 def test_an_average_of_another_model_is_refused():
     first = EMA()
     build(first).fit(texts(), epochs=1)

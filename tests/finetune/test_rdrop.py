@@ -5,6 +5,7 @@ from technique_models import assert_equal_tensors, bert, convnet, gradients, ima
 
 import bpnn
 from bpnn import nn, optim
+from bpnn.finetune.freeze import freeze_layers
 from bpnn.finetune.l2sp import L2SP
 from bpnn.finetune.rdrop import RDrop, symmetric_kl
 from bpnn.finetune.rates import layer_groups
@@ -224,6 +225,18 @@ def test_weights_are_pulled_to_their_start():
         np.testing.assert_allclose(found[name], base[name] + pull, rtol=1e-4, atol=1e-6, err_msg=name)
     with pytest.raises(ValueError, match="beta: expected 0 or more, got -1"):
         L2SP(0, -1)
+
+
+def test_what_is_trained_later_starts_later():
+    model, callback = bert(0.0), L2SP(0.5, 0.25)
+    for first in (2, 0):  # the first layers are frozen, then none
+        model.requires_grad_(True)
+        freeze_layers(model, first)
+        start = tensors(model)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        Trainer(model, optim.SGD(trained, 0.1), callbacks=[callback]).fit(texts(8), epochs=1)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    np.testing.assert_array_equal(callback.start[name], start[name])
 
 
 def test_the_start_is_part_of_a_checkpoint(tmp_path):

@@ -76,7 +76,10 @@ class WeightAverage(Callback):
     # --- hooks -------------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        owned = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+        averages = [type(c).__name__ for c in trainer.callbacks if isinstance(c, WeightAverage)]
+        if len(averages) > 1:
+            raise ValueError(f"callbacks: expected one average of the weights, got {', '.join(averages)}")
+        owned = {id(p) for p in trainer.owned_parameters()}
         tensors = trainer.model.state_dict(keep_vars=True).items()
         chosen = {id(t): name for name, t in reversed(tensors) if id(t) in owned or not isinstance(t, nn.Parameter)}
         self._own = {name: t for name, t in tensors if chosen.get(id(t)) == name}  # tied ones once

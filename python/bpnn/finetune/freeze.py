@@ -12,7 +12,7 @@ backward. Dropout and the running statistics of batch normalization go on in fro
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bpnn import nn
 from bpnn.nn.modules.stored import StoredEmbedding, StoredLinear
@@ -149,7 +149,7 @@ class GradualUnfreezing(Callback):
         return int(epoch * self.layers_per_epoch + 1e-9)  # 3 * (1 / 3) is 1
 
     def on_epoch_start(self, trainer: Trainer) -> None:
-        owned = _owned(trainer)
+        owned = {id(p) for p in trainer.owned_parameters()}
         trained = set(self.trained_groups(trainer.model, trainer.state.epoch))
         for group in layer_groups(trainer.model):
             for _, parameter in group.parameters:
@@ -159,10 +159,5 @@ class GradualUnfreezing(Callback):
                         parameter.grad = None
 
     def on_fit_exit(self, trainer: Trainer) -> None:
-        for parameter in _owned(trainer).values():
+        for parameter in trainer.owned_parameters():
             parameter.requires_grad = True
-
-
-def _owned(trainer: Trainer) -> dict[int, Any]:
-    """The optimizer's parameters by identity."""
-    return {id(p): p for group in trainer.optimizer.param_groups for p in group["params"]}

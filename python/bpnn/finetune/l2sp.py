@@ -24,7 +24,7 @@ class L2SP(Callback):
 
     The gradients `alpha (w - w0)` and `beta v` of the parameters that are trained are added once a batch, weighted by its samples,
     before they are clipped; the loss in the history is without the penalty. What the head is: see `layer_groups`. w0 is what the
-    weights are when the first `fit` begins, and part of the state.
+    weights are when the first `fit` that trains them begins, and part of the state.
     """
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.01) -> None:
@@ -38,11 +38,12 @@ class L2SP(Callback):
 
     def on_fit_start(self, trainer: Trainer) -> None:
         *below, head = layer_groups(trainer.model)
-        owned = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+        owned = {id(p) for p in trainer.owned_parameters()}
         self._head = [p for _, p in head.parameters if id(p) in owned]
         self._below = {name: p for group in below for name, p in group.parameters if id(p) in owned}
-        if not self.start:
-            self.start = {name: p.detach().numpy().copy() for name, p in self._below.items()}
+        for name, p in self._below.items():
+            if name not in self.start:
+                self.start[name] = p.detach().numpy().copy()
 
     def on_backward_end(self, trainer: Trainer, batch: Any, weight: float) -> None:
         with bpnn.no_grad():

@@ -65,7 +65,7 @@ class Trainer:
             epoch with the history's column `monitor` ("val_loss" where there is validation data, else "loss").
         callbacks: see `bpnn.train.Callback`; called in this order, checkpoints last.
         accumulate: batches a step. Their gradients are weighted by samples: as if they were one large batch.
-        clip_norm, clip_value: limits on the gradient, its norm over all parameters or each component.
+        clip_norm, clip_value: limits on the gradient, its norm over all that the optimizer updates or each component.
         target_key: which entry of a dictionary batch is the target.
         log_every: steps between the entries of `history.steps`.
         save_frozen: False: checkpoints and `BestModel` hold of the model only what the optimizer owns, and the buffers. The rest
@@ -128,11 +128,19 @@ class Trainer:
         return loss_of(output), output, target
 
     def training_loss(self, batch: Any) -> tuple[Any, Any, Any]:
-        """`compute_loss`, and what the callbacks make of the loss: what is minimized."""
+        """`compute_loss`, and what the callbacks make of the loss: what is minimized. Raises `NonFiniteLoss`."""
         loss, output, target = self.compute_loss(batch)
         for callback in self._with("on_loss"):
             loss = callback.on_loss(self, batch, loss, output, target)
+        value = loss.item()
+        if not math.isfinite(value):
+            self.state.loss = value
+            self.fail("the loss is not finite at")
         return loss, output, target
+
+    def owned_parameters(self) -> list[Any]:
+        """What the optimizer updates: the model's parameters, some of them, or others too."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _with(self, hook: str) -> list[Callback]:
         """The callbacks that have a hook of their own."""
@@ -151,23 +159,19 @@ class Trainer:
             for callback in before:
                 batch = callback.on_batch(self, batch)
             loss, output, target = self.training_loss(batch)
-            value = loss.item()
-            if not math.isfinite(value):
-                state.loss = value
-                self.fail("the loss is not finite at")
-            mean += value * (size / total)
+            mean += loss.item() * (size / total)
             (loss if size == total else loss * (size / total)).backward()
             for callback in after:
                 callback.on_backward_end(self, batch, size / total)
             for metric in self.train_metrics:
                 metric.update(prediction_of(output), target)
         if self.clip_norm is not None:
-            norm = float(clip_grad_norm_(self.model.parameters(), self.clip_norm))
+            norm = float(clip_grad_norm_(self.owned_parameters(), self.clip_norm))
             if not math.isfinite(norm):
                 state.loss = mean
                 self.fail(f"the norm of the gradient is {norm} at")
         if self.clip_value is not None:
-            clip_grad_value_(self.model.parameters(), self.clip_value)
+            clip_grad_value_(self.owned_parameters(), self.clip_value)
         optimizer.step()
         if self.scheduler is not None and self.schedule_every == "step" and not self._plateau:
             self.scheduler.step()
@@ -207,8 +211,8 @@ class Trainer:
         state.epochs = epochs
         if state.interrupted:
             state.interrupted, state.stopped = False, ""
-        self._call("on_fit_start")
         try:
+            self._call("on_fit_start")
             while state.epoch < epochs and not state.stopped:
                 self._epoch(loader, validation)
             self._call("on_fit_end")
@@ -367,7 +371,7 @@ class Trainer:
         """The model's state dictionary; without frozen parameters where `save_frozen` says so."""
         state = self.model.state_dict(keep_vars=True)
         if not self.save_frozen:
-            owned = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+            owned = {id(parameter) for parameter in self.owned_parameters()}
             state = {name: t for name, t in state.items() if id(t) in owned or not isinstance(t, bpnn.nn.Parameter)}
         return {name: tensor.detach() for name, tensor in state.items()}
 
