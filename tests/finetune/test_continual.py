@@ -185,6 +185,20 @@ def test_more_classes_than_before_and_heads():
         LwF(old, classes=4).on_loss(trainer, tensors(x, y), 0, model(tensors(x)[0]), None)
 
 
+def test_tokens_that_do_not_count():
+    config = models.BertConfig.from_dict({**BERT, "num_labels": 3})
+    bpnn.manual_seed(0)
+    old, model = (models.BertForTokenClassification(config).eval() for _ in range(2))
+    ids, labels = np.random.default_rng(0).integers(1, 31, (2, 5)), np.array([[0, 1, -100, 2, -100], [1, -100, -100, -100, -100]])
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": labels}
+    with bpnn.no_grad():
+        hard, s, t = model(**batch).loss.item(), *(m(ids).logits.numpy()[labels >= 0] for m in (model, old))
+    p, q = log_softmax(t / 2), log_softmax(s / 2)
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), callbacks=[LwF(old)])
+    np.testing.assert_allclose(
+        trainer.training_loss(batch)[0].item(), hard + 4 * (np.exp(p) * (p - q)).sum(-1).mean(), rtol=1e-5)
+
+
 # Together
 
 

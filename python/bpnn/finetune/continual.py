@@ -16,7 +16,7 @@ import bpnn
 from bpnn.train import Callback
 from bpnn.train.batches import batch_size, loss_of, prediction_of, split_batch
 
-from .distill import distillation_loss
+from .distill import _counted, distillation_loss
 
 __all__ = ["EWC", "LwF", "Replay"]
 
@@ -264,7 +264,7 @@ class LwF(Callback):
     old_model: a copy of the model before it learns the new task (`copy.deepcopy(model)`); frozen. temperature: T, 2 in the paper.
     classes: only the first so many outputs are held, those that the old model had where the new one has more; by default all
     of the old model's. head: another way from the model's output to the old task's logits, where that has a head of its own:
-    called with (model, batch) it returns them. Masked tokens do not count, as in `Distillation`.
+    called with (model, batch) it returns them. Padding and tokens with a label of -100 do not count.
     """
 
     def __init__(
@@ -289,9 +289,5 @@ class LwF(Callback):
         count = old.shape[-1] if self.classes is None else self.classes
         if min(old.shape[-1], new.shape[-1]) < count:
             raise ValueError(f"classes: expected at most {min(old.shape[-1], new.shape[-1])}, as many as both give, got {count}")
-        counted = None
-        mask = inputs.get("attention_mask")
-        if mask is not None:
-            real = (mask.numpy() if isinstance(mask, bpnn.Tensor) else np.asarray(mask)) != 0
-            counted = real if real.shape == tuple(new.shape[:-1]) else None
+        counted = _counted(batch, target, new, trainer.model)
         return loss + self.weight * distillation_loss(new[..., :count], old[..., :count], self.temperature, counted)

@@ -25,6 +25,7 @@ from ._structure import pretrained_in
 __all__ = ["Distillation", "distillation_loss"]
 
 IGNORED = -100
+HIDDEN = -1e9  # the logit of what cannot be chosen
 
 
 def distillation_loss(student: Any, teacher: Any, temperature: float = 2.0, counted: Any = None) -> Any:
@@ -68,8 +69,8 @@ class Distillation(Callback):
             its `parameters()` to the optimizer too. Its values are kept in the run's checkpoints.
 
     Classifiers of texts, tokens (labels of -100 do not count), images; language models (padding and labels of -100 do not count)
-    and answers (`start_logits`, `end_logits`). Hidden states and attention take dictionary batches and models that return them.
-    `precompute(loader)` computes the teacher's logits once instead of in every epoch.
+    and answers (`start_logits`, `end_logits`, over real tokens). Hidden states and attention take dictionary batches and models that
+    return them. `precompute(loader)` computes the teacher's logits once instead of in every epoch.
 
     Raises `ValueError` naming the argument for values out of range and for outputs that do not fit together.
     """
@@ -126,7 +127,7 @@ class Distillation(Callback):
             keys, real = _samples(batch, target_key)
             logits = {name: value.detach().numpy() for name, value in _logits(self._ask(batch, target_key)).items()}
             for i, key in enumerate(keys):
-                self._known[key] = {name: np.array(_real_rows(value[i], real, i)) for name, value in logits.items()}
+                self._known[key] = {name: np.array(_real_rows(name, value[i], real, i)) for name, value in logits.items()}
         return len(self._known)
 
     def _targets(self, batch: Any, target_key: str) -> tuple[dict[str, Any], Any]:
@@ -135,14 +136,14 @@ class Distillation(Callback):
             keys, real = _samples(batch, target_key)
             if all(key in self._known for key in keys):
                 rows = [self._known[key] for key in keys]
-                return {name: bpnn.from_numpy(_put_back([row[name] for row in rows], real)) for name in rows[0]}, None
+                return {name: bpnn.from_numpy(_put_back(name, [row[name] for row in rows], real)) for name in rows[0]}, None
         output = self._ask(batch, target_key)
         return _logits(output), output
 
     # The callback -----------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Any) -> None:
-        owned = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+        owned = {id(parameter) for parameter in trainer.owned_parameters()}
         if any(id(parameter) not in owned for parameter in self.parameters()):
             raise ValueError("projection: the optimizer does not have its parameters; give it distillation.parameters() too")
 
@@ -167,8 +168,9 @@ class Distillation(Callback):
         if self.alpha:
             soft: Any = 0.0
             for name in names:
-                counted = _counted(batch, target, said[name], trainer.model)
-                soft = soft + distillation_loss(said[name], known[name], self.temperature, counted)
+                ours, theirs = (_scores(name, logits, batch, trainer.loss is not None) for logits in (said[name], known[name]))
+                counted = _counted(batch, target, ours, trainer.model)
+                soft = soft + distillation_loss(ours, theirs, self.temperature, counted)
             soft = soft / len(names)
             total = total + soft * self.alpha
             self.parts["soft"] = float(soft.item())
@@ -256,6 +258,17 @@ def _logits(output: Any) -> dict[str, Any]:
     return found
 
 
+def _scores(name: str, logits: Any, batch: Any, outside: bool) -> Any:
+    """Logits with what is chosen from last: real tokens for the ends of an answer, classes otherwise.
+
+    outside: a loss of the trainer's has classes in dimension 1.
+    """
+    if name == "logits":
+        return logits.permute(0, *range(2, logits.ndim), 1) if outside and logits.ndim > 2 else logits
+    mask = _mask(batch)
+    return logits if mask is None or mask.shape != tuple(logits.shape) else logits.masked_fill(bpnn.from_numpy(~mask), HIDDEN)
+
+
 def _states(output: Any, name: str, whose: str) -> Sequence[Any]:
     found = output.get(name) if hasattr(output, "get") else getattr(output, name, None)
     if found is None:
@@ -317,14 +330,19 @@ def _samples(batch: Any, target_key: str) -> tuple[list[bytes], np.ndarray | Non
     return keys, real
 
 
-def _real_rows(row: np.ndarray, real: np.ndarray | None, i: int) -> np.ndarray:
+def _by_token(name: str, row: np.ndarray) -> bool:
+    """Whether a sample's logits are some for each token: (T, C), or (T,) for the ends of an answer."""
+    return row.ndim > 1 or name != "logits"
+
+
+def _real_rows(name: str, row: np.ndarray, real: np.ndarray | None, i: int) -> np.ndarray:
     """Of a sample's logits those of real tokens, where there is one of each."""
-    return row[real[i]] if real is not None and row.ndim and len(row) == real.shape[1] and row.ndim > 1 else row
+    return row[real[i]] if real is not None and _by_token(name, row) and len(row) == real.shape[1] else row
 
 
-def _put_back(rows: Sequence[np.ndarray], real: np.ndarray | None) -> np.ndarray:
+def _put_back(name: str, rows: Sequence[np.ndarray], real: np.ndarray | None) -> np.ndarray:
     """`_real_rows` undone: (B, …), 0 at padding."""
-    if real is None or rows[0].ndim < 2:
+    if real is None or not _by_token(name, rows[0]):
         return np.stack(rows)
     whole = np.zeros((*real.shape, *rows[0].shape[1:]), rows[0].dtype)
     for i, row in enumerate(rows):
