@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from bpcore.tensor import Tensor, from_array
 
-from .base import Array, Draws, interval, numpy_generator, symmetric
+from .base import Array, Draws, Seeded, interval, symmetric
 
 __all__ = [
     "AudioTransform", "FrequencyMask", "Gain", "Noise", "PitchShift", "SpecAugment", "SpeedPerturbation", "TimeMask", "TimeShift",
@@ -157,11 +157,10 @@ def _to_length(array: Array, length: int) -> Array:
 # Transforms -----------------------------------------------------------------------------------------------------------
 
 
-class AudioTransform:
+class AudioTransform(Seeded):
     """Base: a subclass writes `apply(waves, draws)`, from (N, T) to the same."""
 
     dims = 1  # of one recording: 2 for spectrograms
-    generator: Any = None
 
     def __call__(self, wave: Any) -> Any:
         """A recording or a batch, changed."""
@@ -173,16 +172,6 @@ class AudioTransform:
     def apply(self, waves: Array, draws: Draws) -> Array:
         """The recordings changed; they themselves are left as they are."""
         raise TypeError(f"{type(self).__name__} has no apply")
-
-    def seeded(self, generator: Any) -> Any:
-        """Take randomness from `generator` (a `bpnn.Generator`) instead of from bpnn's own; returns self."""
-        numpy_generator(generator)
-        self.generator = generator
-        return self
-
-    def __repr__(self) -> str:
-        shown = (f"{name}={value!r}" for name, value in vars(self).items() if name != "generator" and not name.startswith("_"))
-        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _each(waves: Array, change: Any, *values: Array) -> Array:

@@ -146,11 +146,26 @@ class Draws:
 # Transforms -----------------------------------------------------------------------------------------------------------
 
 
-class Transform:
+class Seeded:
+    """What transforms of images, texts and recordings share: whose random numbers they take, and how they are shown."""
+
+    generator: Any = None
+
+    def seeded(self, generator: Any) -> Any:
+        """Take randomness from `generator` (a `bpnn.Generator`) instead of from bpnn's own; returns self."""
+        numpy_generator(generator)
+        self.generator = generator
+        return self
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in vars(self).items() if name != "generator" and not name.startswith("_"))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Transform(Seeded):
     """Base of the transforms: write `apply(images, draws)` from (N, C, H, W) to (N, C', H', W')."""
 
     random = False  # whether `apply` uses its draws
-    generator: Any = None
 
     def __call__(self, img: Any) -> Any:
         return self.run(img, None)
@@ -167,16 +182,6 @@ class Transform:
     def apply(self, images: Array, draws: Draws) -> Array:
         """The images transformed; they themselves are left as they are."""
         raise TypeError(f"{type(self).__name__} has no apply")
-
-    def seeded(self, generator: Any) -> Any:
-        """Take randomness from `generator` (a `bpnn.Generator`) instead of from bpnn's own; returns self."""
-        numpy_generator(generator)
-        self.generator = generator
-        return self
-
-    def __repr__(self) -> str:
-        shown = (f"{name}={value!r}" for name, value in vars(self).items() if name != "generator" and not name.startswith("_"))
-        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _steps(transforms: Any) -> list[Callable[[Any], Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Draws, numpy_generator, probability
+from .base import Draws, Seeded, probability
 
 __all__ = [
     "BackoffNoise", "BlankNoise", "CharacterNoise", "EasyAugmentation", "RandomDeletion", "RandomInsertion", "RandomSwap",
@@ -50,10 +50,8 @@ def _joined(words: list[str], gaps: list[str]) -> str:
     return "".join(part for pair in zip(gaps, [*words, ""], strict=True) for part in pair)
 
 
-class TextTransform:
+class TextTransform(Seeded):
     """Base: a subclass writes `change(words, gaps, rng)`, which changes both lists or returns new ones."""
-
-    generator: Any = None
 
     def __call__(self, texts: Any) -> Any:
         """A text, or a list of texts, changed."""
@@ -74,16 +72,6 @@ class TextTransform:
     def change(self, words: list[str], gaps: list[str], rng: np.random.Generator) -> tuple[list[str], list[str]]:
         """Words, at least one, and gaps as they become; see `split_words`."""
         raise TypeError(f"{type(self).__name__} has no change")
-
-    def seeded(self, generator: Any) -> Any:
-        """Take randomness from `generator` (a `bpnn.Generator`) instead of from bpnn's own; returns self."""
-        numpy_generator(generator)
-        self.generator = generator
-        return self
-
-    def __repr__(self) -> str:
-        shown = (f"{n}={v!r}" for n, v in vars(self).items() if n != "generator" and not n.startswith("_"))
-        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 # Easy data augmentation: Wei and Zou 2019 -----------------------------------------------------------------------------
@@ -181,8 +169,8 @@ class BackoffNoise(TextTransform):
 
     kind: "unigram": each word with probability `p`, by a word drawn as often as it is in `texts`; "kneser-ney": word x_i with
     probability `p N(x_{i-1} ·) / c(x_{i-1})`, the more the more different words follow the one before, by a word x drawn in
-    proportion to `N(· x)`, how many different words it follows. c counts words, N different pairs; words of one text follow each
-    other. A word that `texts` has not is followed by none.
+    proportion to `N(· x)`, how many different words it follows. c counts how often a word has one behind it, N different pairs;
+    words of one text follow each other. A word that `texts` has not is followed by none.
     """
 
     def __init__(self, texts: Iterable[str], p: float = 0.1, kind: str = "unigram") -> None:
