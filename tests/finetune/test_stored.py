@@ -137,7 +137,8 @@ def test_the_loss_of_a_stored_head_makes_no_logits():
     from bpcore.memory import memory_stats, reset_peak
 
     model = store_frozen(LlamaForCausalLM(LlamaConfig(
-        vocab_size=20000, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, tie_word_embeddings=True,
+        vocab_size=20000, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
+        tie_word_embeddings=True,
     )), "int8")
     tokens = np.zeros((1, 2048), np.int64)
     reset_peak()

@@ -168,7 +168,7 @@ class ModelLanguage(TextTask):
         return model
 
     def _store(self) -> str | None:
-        """How frozen weights are kept, where the model can be read so at once; virtual tokens begin as rows of a table of float32."""
+        """How frozen weights are kept from the start; virtual tokens begin as rows of a table of float32."""
         base = self.option("base")
         return None if base in (None, "float32") or self.option("method") in VIRTUAL else base
 
