@@ -385,6 +385,29 @@ def test_merged_head_stays():
     np.testing.assert_array_equal(tuned.unload().classifier.weight.detach().numpy(), before)
 
 
+def test_a_weight_that_is_used_twice_is_not_merged():
+    tuned = move(get_peft_model(gpt2(), LoraConfig(r=2, target_modules=["lm_head", "c_attn"])))
+    want = logits(tuned)
+    with pytest.raises(ValueError, match="lm_head shares its weight with another module"):
+        tuned.merge_adapter()
+    np.testing.assert_array_equal(logits(tuned), want)
+
+
+def test_disabled_within_disabled():
+    tuned = move(get_peft_model(bert(), LoraConfig(r=2, **SEQ)))
+    with tuned.disable_adapter():
+        want = logits(tuned)
+        with tuned.disable_adapter():
+            pass
+        np.testing.assert_array_equal(logits(tuned), want)
+    assert np.abs(logits(tuned) - want).max() > 1e-6
+
+
+def test_an_adapter_may_be_called_like_a_tensor():
+    tuned = get_peft_model(bert(), LoraConfig(r=2), "weight")
+    assert {name.split(".")[-2] for name in tuned.file_tensors("weight")} == {"lora_A", "lora_B"}
+
+
 def test_several_adapters():
     model = bert()
     before = logits(model)

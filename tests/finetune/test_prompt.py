@@ -131,6 +131,8 @@ def test_answers_are_places_of_the_text():
     tuned = get_peft_model(bert("ForQuestionAnswering"), PromptTuningConfig(task_type="QUESTION_ANS", num_virtual_tokens=3)).eval()
     output = tuned(IDS, start_positions=np.array([1, 2]), end_positions=np.array([3, 6]))
     assert output.start_logits.shape == (2, 7) and np.isfinite(output.loss.item())
+    first, none = (tuned(IDS, start_positions=np.array([1, place]), end_positions=np.array([3, 6])) for place in (0, -1))
+    assert first.loss.item() == none.loss.item()  # as without a prompt
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])

@@ -75,7 +75,7 @@ class AdapterLayer(nn.Module):
         """The parameters of an adapter by their names in files, and with `bias` that of the map."""
         found = {}
         for name, parameter in self.named_parameters():
-            if name.split(".")[1:2] == [adapter]:
+            if name.split(".")[1:2] == [adapter] and not name.startswith("base_layer."):
                 # DoRA's vector is a parameter in files, here and in PEFT a module with one
                 found[name.replace(f".{adapter}", "", 1).replace("magnitude_vector.weight", "magnitude_vector")] = parameter
             elif bias and name == "base_layer.bias" and adapter in self.names():

@@ -1,6 +1,7 @@
 """From adapters beside the weights to adapters in them, and back to the plain model."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,11 +25,19 @@ class Merging:
     get_base_model: Any
 
     def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
-        """Add the changes of adapters (the active ones) to the weights; the model computes the same, faster, and is not trained."""
+        """Add the changes of adapters (the active ones) to the weights; the model computes the same, faster, and is not trained.
+
+        Raises `ValueError` for a weight that is also used elsewhere, as the table of tokens where `tie_word_embeddings` is True.
+        """
         names = self.active_adapters if adapter_names is None else list(adapter_names)
         unknown = [name for name in names if name not in self.peft_config]
         if unknown:
             raise ValueError(f"adapter_names: expected of {', '.join(self.peft_config)}, got {', '.join(unknown)}")
+        uses = Counter(id(parameter) for _, parameter in self.get_base_model().named_parameters(remove_duplicate=False))
+        for layer in self.adapter_layers:
+            if uses[id(layer.weight)] > 1 and {*names} & {*layer.names()}:
+                raise ValueError(f"adapter_names: {layer.path} shares its weight with another module (tie_word_embeddings), "
+                                 "which would change too; it cannot be merged")
         for layer in self.adapter_layers:
             layer.merge(names)
 

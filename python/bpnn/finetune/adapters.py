@@ -190,16 +190,16 @@ class PeftModel(Merging, nn.Module):
     def disable_adapter(self) -> Iterator[None]:
         """Inside, the model computes as if there were no adapters; biases that were trained stay as they are."""
         merged = {id(layer): list(layer.merged) for layer in self.adapter_layers}
-        parts = [*self.adapter_layers, *self.whole_modules]
+        parts = [(part, part.enabled) for part in (*self.adapter_layers, *self.whole_modules)]
         for layer in self.adapter_layers:
             layer.unmerge()
-        for part in parts:
+        for part, _ in parts:
             part.enabled = False
         try:
             yield
         finally:
-            for part in parts:
-                part.enabled = True
+            for part, before in parts:
+                part.enabled = before
             for layer in self.adapter_layers:
                 layer.merge(merged[id(layer)])
 

@@ -195,12 +195,13 @@ class PromptModel(PeftModel, GenerationMixin):  # type: ignore[misc]
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Inside, the model computes as if there were nothing in front of texts."""
+        before = self.enabled
         with super().disable_adapter():
             self.enabled = False
             try:
                 yield
             finally:
-                self.enabled = True
+                self.enabled = before
 
     def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
         """Raises `ValueError`: what is in front of a text cannot be merged into weights."""
@@ -266,7 +267,7 @@ class PromptTunedModel(PromptModel):
                 given[name] = before(numbers(value, name), count, fill)
         for name in ("start_positions", "end_positions"):
             if given.get(name) is not None:
-                given[name] = numbers(given[name], name) + count
+                given[name] = numbers(given[name], name).clip(0) + count  # the models take a negative place for the first
         output = model(None, attention_mask, inputs_embeds=embedded, **given)
         return without(output, count, embedded.shape[1])
 
