@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from bpnn.pretrained.config import _checked
 
-from ._targets import HEADS, model_type
+from ._targets import ALL_HEADS, HEADS, model_type
 
 
 @dataclass(kw_only=True)
@@ -52,9 +52,9 @@ class PeftConfig:
         Raises `ValueError` for a name in `modules_to_save` that ends no module's.
         """
         done = copy.deepcopy(self)
-        paths, heads = [path for path, _ in model.named_modules() if path], {name for names in HEADS.values() for name in names}
+        paths = [path for path, _ in model.named_modules() if path]
         for name in self.modules_to_save or ():
-            if name not in heads and not any(path.endswith(name) for path in paths):
+            if name not in ALL_HEADS and not any(path.endswith(name) for path in paths):
                 raise ValueError(f"modules_to_save: no module of {type(model).__name__} ends with {name!r}")
         names = [*(done.modules_to_save or ()), *HEADS[done.task_type]]
         done.modules_to_save = list(dict.fromkeys(names)) or None

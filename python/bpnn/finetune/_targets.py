@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bpnn import nn
-from bpnn.nn.modules.stored import StoredLinear
+from bpnn.nn.modules.stored import SCORES, StoredLinear
 
 ALL_LINEAR = "all-linear"
 _BERT, _LLAMA = ("query", "value"), ("q_proj", "v_proj")
@@ -31,7 +31,7 @@ HEADS: Mapping[str | None, Sequence[str]] = {
     "SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",),
     "CAUSAL_LM": (), "FEATURE_EXTRACTION": (), None: (),
 }
-OUTPUTS = ("lm_head", "decoder", "vocab_projector")  # maps to scores of tokens, which "all-linear" leaves out
+ALL_HEADS = tuple(dict.fromkeys(name for names in HEADS.values() for name in names))
 # Parts of names that transformers 5 changed, in this order: (in files of models, in files of adapters)
 RENAMED: Mapping[str, Sequence[tuple[str, str]]] = {
     "vit": (
@@ -120,7 +120,7 @@ def _inside(model: nn.Module) -> list[str]:
 
 def _is_output(path: str, config: Any, model: nn.Module) -> bool:
     """Whether "all-linear" leaves a module out: the map to scores of tokens, and the head of a classifier of texts."""
-    if path.rpartition(".")[2] in OUTPUTS:
+    if path.rpartition(".")[2] in SCORES:
         return True
     return config.task_type == "SEQ_CLS" and path in HEADS["SEQ_CLS"]
 

@@ -6,10 +6,11 @@ from typing import TypeVar
 
 from bpnn import nn
 
+from ._targets import ALL_HEADS
+
 __all__ = ["bitfit"]
 
 Model = TypeVar("Model", bound=nn.Module)
-HEADS = ("classifier", "score", "qa_outputs")
 
 
 def bitfit(model: Model, modules_to_save: Sequence[str] | None = None) -> Model:
@@ -19,7 +20,7 @@ def bitfit(model: Model, modules_to_save: Sequence[str] | None = None) -> Model:
     answering ("classifier", "score", "qa_outputs"). Shifts of normalizations are biases; LLaMA, which has none, keeps the head.
     Raises `ValueError` where nothing would be trained.
     """
-    names = HEADS if modules_to_save is None else tuple(modules_to_save)
+    names = ALL_HEADS if modules_to_save is None else tuple(modules_to_save)
     whole = [path + "." for path, _ in model.named_modules() if path and path.endswith(names)]
     trained = 0
     for path, parameter in model.named_parameters():

@@ -16,6 +16,7 @@ import bpnn
 from bpnn.train import Callback
 from bpnn.train.batches import batch_size, loss_of, prediction_of, split_batch
 
+from ._inputs import array_of
 from .distill import _counted, distillation_loss
 
 __all__ = ["EWC", "LwF", "Replay"]
@@ -105,7 +106,7 @@ def _arrays(batch: Any) -> dict[str, np.ndarray]:
         named = {name: value for name, value in batch.items() if getattr(value, "ndim", 0)}
     else:
         named = {str(i): value for i, value in enumerate(batch if isinstance(batch, (tuple, list)) else (batch,))}
-    return {name: value.detach().numpy() if isinstance(value, bpnn.Tensor) else np.asarray(value) for name, value in named.items()}
+    return {name: array_of(value) for name, value in named.items()}
 
 
 def _count(arrays: Mapping[str, np.ndarray]) -> int:

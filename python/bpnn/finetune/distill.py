@@ -16,15 +16,17 @@ import numpy as np
 
 import bpnn
 from bpnn import nn
+from bpnn.models._decoder_heads import NextTokenHead
+from bpnn.models._layers import IGNORED
 from bpnn.nn import functional as F
 from bpnn.train import Callback
 from bpnn.train.batches import split_batch
 
+from ._inputs import array_of
 from ._structure import pretrained_in
 
 __all__ = ["Distillation", "distillation_loss"]
 
-IGNORED = -100
 HIDDEN = -1e9  # the logit of what cannot be chosen
 
 
@@ -69,8 +71,8 @@ class Distillation(Callback):
             its `parameters()` to the optimizer too. Its values are kept in the run's checkpoints.
 
     Classifiers of texts, tokens (labels of -100 do not count), images; language models (padding and labels of -100 do not count)
-    and answers (`start_logits`, `end_logits`, over real tokens). Hidden states and attention take dictionary batches and models that
-    return them. `precompute(loader)` computes the teacher's logits once instead of in every epoch.
+    and answers (`start_logits`, `end_logits`, over real tokens). Hidden states and attention take dictionary batches and models
+    that return them. `precompute(loader)` computes the teacher's logits once instead of in every epoch.
 
     Raises `ValueError` naming the argument for values out of range and for outputs that do not fit together.
     """
@@ -244,10 +246,6 @@ class Distillation(Callback):
 # Batches and outputs ------------------------------------------------------------------------------------------------------
 
 
-def _array(value: Any) -> np.ndarray:
-    return value.detach().numpy() if isinstance(value, bpnn.Tensor) else np.asarray(value)
-
-
 def _logits(output: Any) -> dict[str, Any]:
     """The logits of an output by name."""
     if isinstance(output, bpnn.Tensor):
@@ -279,7 +277,7 @@ def _states(output: Any, name: str, whose: str) -> Sequence[Any]:
 def _mask(batch: Any) -> np.ndarray | None:
     """The attention mask (B, T) as bool."""
     mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    return None if mask is None else _array(mask) != 0
+    return None if mask is None else array_of(mask) != 0
 
 
 def _real_tokens(batch: Any, x: Any) -> Any:
@@ -292,19 +290,17 @@ def _real_tokens(batch: Any, x: Any) -> Any:
 
 def _counted(batch: Any, target: Any, logits: Any, model: Any) -> np.ndarray | None:
     """Which rows of logits (…, C) count, bool (…): none of padding, none whose label is -100; None for all."""
-    from bpnn.models.generation import GenerationMixin
-
     places = tuple(logits.shape[:-1])
     counted = None
     mask = _mask(batch)
     if mask is not None and mask.shape == places:
         counted = mask
     if target is not None and isinstance(batch, Mapping):
-        labels = _array(target)
+        labels = array_of(target)
         if labels.shape == places and labels.dtype.kind in "iu":
             real = labels != IGNORED
             found = pretrained_in(model)
-            if found is not None and isinstance(found[1], GenerationMixin):
+            if found is not None and isinstance(found[1], NextTokenHead):
                 real = np.concatenate([real[..., 1:], np.zeros_like(real[..., :1])], -1)  # the label of a row is the next token
             counted = real if counted is None else counted & real
     return counted
@@ -316,7 +312,7 @@ def _samples(batch: Any, target_key: str) -> tuple[list[bytes], np.ndarray | Non
     real = _mask(batch)
     named = [(str(i), value) for i, value in enumerate(args)]
     named += [(name, value) for name, value in sorted(inputs.items()) if name != "attention_mask"]
-    arrays = [(name, _array(value)) for name, value in named if getattr(value, "ndim", 0)]
+    arrays = [(name, array_of(value)) for name, value in named if getattr(value, "ndim", 0)]
     if not arrays:
         raise ValueError("batch: expected at least one array of inputs, got none")
     keys = []

@@ -91,7 +91,7 @@ class IA3Linear(AdapterLayer):
             raise ValueError(f"feedforward_modules: in another adapter {path} scales its {there}; expected the same")
         self.is_feedforward = inputs
         shape = (1, self.in_features) if inputs else (self.out_features, 1)
-        dtype = self.weight.dtype if isinstance(self.weight, bpnn.Tensor) else "float32"
+        dtype = self.weight.dtype
         start = bpnn.ones(shape, dtype=dtype) if config.init_ia3_weights else bpnn.randn(shape, dtype=dtype)
         self.ia3_l.register_parameter(adapter, nn.Parameter(start))
 

@@ -122,7 +122,7 @@ class LoraLinear(AdapterLayer):
     def add(self, adapter: str, config: LoraConfig, path: str, model: Any) -> None:
         """Add an adapter with starting values."""
         r, alpha = config.sizes(path, model_type(model))
-        dtype = self.weight.dtype if isinstance(self.weight, bpnn.Tensor) else "float32"
+        dtype = self.weight.dtype
         self.lora_A[adapter] = nn.Linear(self.in_features, r, bias=False, dtype=dtype)
         with init.skip_init():
             self.lora_B[adapter] = nn.Linear(r, self.out_features, bias=False, dtype=dtype)

@@ -82,7 +82,7 @@ class TensorBoard(MetricLogger):
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
         super().__init__(config)
         self.folder = os.fspath(folder)
-        self._module = _installed("tensorboardX", "tensorboardX")
+        self._module = _installed("tensorboardX")
         self._writer: Any = None
 
     def open(self, step: int) -> None:
@@ -111,7 +111,7 @@ class WandB(MetricLogger):
     ) -> None:
         super().__init__(config)
         self.project, self.name, self.options = project, name, options
-        self._module = _installed("wandb", "wandb")
+        self._module = _installed("wandb")
         self._run: Any = None
 
     def open(self, step: int) -> None:
@@ -136,7 +136,7 @@ class MLflow(MetricLogger):
     ) -> None:
         super().__init__(config)
         self.experiment, self.name, self.tracking_uri = experiment, name, tracking_uri
-        self._module = _installed("mlflow", "mlflow")
+        self._module = _installed("mlflow")
 
     def open(self, step: int) -> None:
         if self.tracking_uri is not None:
@@ -162,7 +162,7 @@ class Trackio(MetricLogger):
     def __init__(self, project: str, name: str | None = None, config: Mapping[str, Any] | None = None, **options: Any) -> None:
         super().__init__(config)
         self.project, self.run_id, self.options = project, name, options
-        self._module = _installed("trackio", "trackio")
+        self._module = _installed("trackio")
 
     def open(self, step: int) -> None:
         again = {"resume": "allow"} if step else {}
@@ -176,8 +176,8 @@ class Trackio(MetricLogger):
         self._module.finish()
 
 
-def _installed(name: str, package: str) -> Any:
+def _installed(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(f"this logger needs {name}: pip install {package} ({error})") from None
+        raise ImportError(f"this logger needs {name}: pip install {name} ({error})") from None
