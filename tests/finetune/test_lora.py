@@ -393,6 +393,16 @@ def test_a_weight_that_is_used_twice_is_not_merged():
     np.testing.assert_array_equal(logits(tuned), want)
 
 
+def test_a_head_that_is_no_longer_the_table_of_tokens_is_saved(tmp_path):
+    tuned = move(get_peft_model(gpt2(), LoraConfig(r=2, modules_to_save=["lm_head"])))
+    want = logits(tuned)
+    plain = tuned.merge_and_unload()
+    assert plain.config.tie_word_embeddings is False
+    plain.save_pretrained(tmp_path)
+    np.testing.assert_allclose(logits(models.GPT2LMHeadModel.from_pretrained(tmp_path, dtype="float64")), want, atol=1e-12)
+    assert get_peft_model(gpt2(), LoraConfig(r=2)).merge_and_unload().config.tie_word_embeddings
+
+
 def test_disabled_within_disabled():
     tuned = move(get_peft_model(bert(), LoraConfig(r=2, **SEQ)))
     with tuned.disable_adapter():

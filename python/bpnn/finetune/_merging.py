@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bpnn import nn
+from bpnn.models._pretrained import PreTrainedModel
 
 from ._layers import AdapterLayer, ModulesToSave
 
@@ -64,4 +65,7 @@ class Merging:
             elif isinstance(module, ModulesToSave):
                 replace(model, path, module.current() if trained else module.original_module)
         model.requires_grad_(True)
+        output = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+        if output is not None and output.weight is not model.get_input_embeddings().weight:  # one of them was trained whole
+            model.config.tie_word_embeddings = False
         return model

@@ -252,6 +252,7 @@ class PeftModel(Merging, nn.Module):
     def load_adapter(self, folder: str | os.PathLike[str], adapter_name: str, is_trainable: bool = False) -> None:
         """Add the adapter of a folder or a name of the hub, as PEFT or `save_pretrained` wrote it; it is not made active.
 
+        is_trainable: to train it further, once it is active; otherwise the model is put into evaluation mode, as PEFT does.
         Raises `ValueError` naming file, key and value for a setting that there is not here, one `RuntimeError` that names the file
         and every missing, unexpected and misshapen tensor.
         """
@@ -266,6 +267,8 @@ class PeftModel(Merging, nn.Module):
             if len(self.peft_config) > 1:
                 self.delete_adapter(adapter_name)
             raise
+        if not is_trainable:
+            self.eval()
 
     @classmethod
     def from_pretrained(
