@@ -150,10 +150,12 @@ def test_the_pace_of_thawing(pace, counts):
         GradualUnfreezing(0)
 
 
-def test_what_the_optimizer_does_not_own_stays_frozen():
+@pytest.mark.parametrize("owned", [False, True])
+def test_what_is_frozen_before_stays_frozen(owned):
     model = bert()
     freeze(model, "*.layer.2.*")
-    trainer = Trainer(model, optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1), callbacks=[GradualUnfreezing(9)])
+    trainer = Trainer(
+        model, optim.SGD([p for p in model.parameters() if owned or p.requires_grad], 0.1), callbacks=[GradualUnfreezing(9)])
     trainer.fit(texts(), epochs=2)
     assert trained(model) == {n for n in names(model) if ".layer.2." not in n}
 

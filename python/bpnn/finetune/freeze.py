@@ -12,7 +12,7 @@ backward. Dropout and the running statistics of batch normalization go on in fro
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bpnn import nn
 from bpnn.nn.modules.stored import StoredEmbedding, StoredLinear
@@ -128,9 +128,10 @@ class GradualUnfreezing(Callback):
     """Trains the head alone first, then, epoch by epoch, layers more from the top (Howard and Ruder 2018, ULMFiT).
 
     After e epochs the head and the first floor(e `layers_per_epoch`) groups of `layer_groups` below it are trained; the embeddings
-    are the last. The optimizer must own all parameters from the start; what it does not own stays as it is. A frozen parameter has
-    no gradient: it is neither updated nor decayed, and its moments do not change. Which are frozen follows from the number of
-    epochs alone, so a resumed run goes on exactly. At the end of `fit` all that the optimizer owns is trainable again.
+    are the last. The optimizer must own all that is to be trained from the start; what it does not own, or what is frozen before
+    `fit`, stays as it is. A frozen parameter has no gradient: it is neither updated nor decayed, and its moments do not change.
+    Which are frozen follows from the number of epochs alone, so a resumed run goes on exactly. At the end of `fit` all is trainable
+    again that was before.
 
     layers_per_epoch: 1 as in the paper; 2 for two a time, 0.5 for one every second epoch.
     """
@@ -139,6 +140,7 @@ class GradualUnfreezing(Callback):
         if not layers_per_epoch > 0:
             raise ValueError(f"layers_per_epoch: expected a number above 0, got {layers_per_epoch}")
         self.layers_per_epoch = layers_per_epoch
+        self._chosen: list[Any] = []  # parameters to be trained sooner or later
 
     def trained_groups(self, model: nn.Module, epoch: int) -> list[str]:
         """The names of the groups that are trained with `epoch` epochs done, from the top."""
@@ -148,16 +150,20 @@ class GradualUnfreezing(Callback):
     def _below(self, epoch: int) -> int:
         return int(epoch * self.layers_per_epoch + 1e-9)  # 3 * (1 / 3) is 1
 
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._chosen = [p for p in trainer.owned_parameters() if p.requires_grad]
+
     def on_epoch_start(self, trainer: Trainer) -> None:
-        owned = {id(p) for p in trainer.owned_parameters()}
+        chosen = {id(p) for p in self._chosen}
         trained = set(self.trained_groups(trainer.model, trainer.state.epoch))
         for group in layer_groups(trainer.model):
             for _, parameter in group.parameters:
-                if id(parameter) in owned:
+                if id(parameter) in chosen:
                     parameter.requires_grad = group.name in trained
                     if not parameter.requires_grad:
                         parameter.grad = None
 
     def on_fit_exit(self, trainer: Trainer) -> None:
-        for parameter in trainer.owned_parameters():
+        for parameter in self._chosen:
             parameter.requires_grad = True
+        self._chosen = []
