@@ -9,6 +9,9 @@ The averaged weights are put into the model for every evaluation, stay until the
 behind keeps them, and are taken out before the next batch is trained on. At the end of `fit` they remain. What the optimizer works
 on is set aside meanwhile and is part of the state, so a run that is killed anywhere goes on with the same bits. Averaged are the
 parameters that the optimizer owns and buffers of floating-point numbers (statistics of batch normalization).
+
+One average a trainer. Where another callback evaluates within an epoch, place the average before attacks on inputs, which ask the
+model before a batch is trained on.
 """
 from __future__ import annotations
 
