@@ -177,7 +177,7 @@ cdef class StoredMatrix:
         self.describe(r, out)
         with nogil:
             parallel_for(take_range, &t, dims[0], 20 + 0.15 * dims[1])
-        return out.reshape(places.shape + (self.shape[1],))
+        return out.reshape((<object> wanted).shape + (self.shape[1],))
 
     def __deepcopy__(self, memo):
         return self                     # nobody changes it
