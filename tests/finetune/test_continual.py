@@ -6,7 +6,7 @@ import pytest
 
 import bpnn
 from bpnn import models, nn
-from bpnn.finetune.continual import EWC, LwF, Replay
+from bpnn.finetune import EWC, LwF, Replay
 from bpnn.optim import SGD, Adam
 from bpnn.train import CheckpointWriter, Trainer
 from bpnn.utils.data import DataLoader, TensorDataset

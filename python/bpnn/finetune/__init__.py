@@ -14,25 +14,18 @@ from typing import Any
 
 # Where each public name is; a module is loaded when one of its names is first asked for.
 _NAMES: dict[str, tuple[str, ...]] = {
-    "continual": ("EWC", "LwF", "Replay"),
-    "crossval": ("CrossValidation", "GroupKFold", "KFold", "StratifiedKFold", "cross_validate"),
-    "search": ("Pruning", "best_settings", "read_space", "suggest"),
-    "distill": ("Distillation", "distillation_loss"),
-    "student": ("student_of",),
-    "adapters": ("PeftModel", "get_peft_model"),
-    "lora": ("LoraConfig", "LoraLinear"),
-    "ia3": ("IA3Config", "IA3Linear"),
-    "bitfit": ("bitfit",),
-    "prompt": ("PromptEmbedding", "PromptTuningConfig"),
-    "prefix": ("PrefixEncoder", "PrefixTuningConfig"),
-    "pooled": ("PooledClassifier",),
-    "tasks": ("TASKS", "Task"),
+    # a whole run
     "api": ("Finetuned", "Interrupted", "resume"),
     "settings": ("Settings", "SettingsError"),
-    "best_score": ("BestScore",),
+    "tasks": ("TASKS", "Task"),
+    "pooled": ("PooledClassifier",),
     "estimate": ("Memory", "TimeEstimate", "available_memory", "estimate_memory"),
-    "stored": ("make_dense", "store_frozen"),
+    "best_score": ("BestScore",),
+    "crossval": ("CrossValidation", "GroupKFold", "KFold", "StratifiedKFold", "cross_validate"),
+    "search": ("Pruning", "best_settings", "read_space", "suggest"),
+    # what is trained, and how fast
     "freeze": ("GradualUnfreezing", "freeze", "freeze_layers", "head_only", "trainable_parameters", "unfreeze"),
+    "stored": ("make_dense", "store_frozen"),
     "rates": (
         "discriminative", "get_constant_schedule", "get_constant_schedule_with_warmup",
         "get_cosine_schedule_with_warmup", "get_cosine_with_hard_restarts_schedule_with_warmup",
@@ -40,6 +33,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "get_polynomial_decay_schedule_with_warmup", "get_slanted_triangular_schedule",
         "layer_groups", "layerwise_decay",
     ),
+    # adapters
+    "adapters": ("PeftModel", "get_peft_model"),
+    "lora": ("LoraConfig", "LoraLinear"),
+    "ia3": ("IA3Config", "IA3Linear"),
+    "bitfit": ("bitfit",),
+    "prompt": ("PromptEmbedding", "PromptTuningConfig"),
+    "prefix": ("PrefixEncoder", "PrefixTuningConfig"),
+    # callbacks that change batch, loss, gradients or weights
     "adversarial": ("FGSM", "PGD", "fgsm", "pgd"),
     "embedding_attacks": ("EmbeddingPGD", "FGM", "FreeLB"),
     "rdrop": ("RDrop", "symmetric_kl"),
@@ -48,6 +49,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "mixup": ("CutMix", "Mixup"),
     "averaging": ("EMA", "SWA"),
     "stochastic_depth": ("DropPath", "StochasticDepth", "drop_path"),
+    "distill": ("Distillation", "distillation_loss"),
+    "student": ("student_of",),
+    "replay": ("Replay",),
+    "ewc": ("EWC",),
+    "lwf": ("LwF",),
 }
 _WHERE = {name: module for module, names in _NAMES.items() for name in names}
 
