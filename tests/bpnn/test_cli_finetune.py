@@ -55,9 +55,9 @@ def test_evaluate(place):
 
 
 def test_predict_texts(place):
-    done = bpnn("predict", "done", "a FINE film", "the dull plot", cwd=place)
+    done = bpnn("predict", "done", "a FINE film", "the dull plot", "{a lovely film", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["yes", "no"] and "%  a FINE film" in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["yes", "no", "yes"] and "%  a FINE film" in done.stdout
     command = [sys.executable, "-m", "bpnn", "predict", "done"]
     said = "\ufeffa fine film\n\na dull plot\n"
     piped = subprocess.run(command, input=said, cwd=place, capture_output=True, timeout=60, env=environment(), encoding="utf-8")
@@ -90,6 +90,9 @@ def test_predict_to_the_terminal(place, tmp_path):
     assert done.stdout.startswith("text,label,probability\na fine film,yes,0.")
     fails(bpnn("predict", place / "done", "a text", "--input", "in.csv", cwd=tmp_path), "--input: does not go with inputs")
     fails(bpnn("predict", place / "done", "--output", "o.csv", cwd=tmp_path), "--output: needs --input")
+    done = bpnn("predict", place / "done", "--input", "in.csv", "--output", "out.parquet", cwd=tmp_path)
+    fails(done, "--output: expected a name that ends with .csv, .tsv, .jsonl")
+    assert not (tmp_path / "out.parquet").exists()
     (tmp_path / "in.csv").write_text("title\na fine film\n\n")
     done = bpnn("predict", place / "done", "--input", "gone.csv", cwd=tmp_path)
     fails(done, "gone.csv: no such file")
@@ -122,6 +125,8 @@ def test_config_with_flags_on_top(place, tmp_path):
         (("base", "--data", "empty.csv"), "empty.csv: is empty", 1),
         (("base", "--data", "one.csv"), "one.csv", 1),
         (("base", "--data", "data.csv", "--label", "mood"), "'mood'", 1),
+        (("base", "--data", "mixed.csv"), "if both are labels, give --labels", 1),
+        (("base", "--data", "data.csv", "--method", "frozen", "--freeze-layers", "9"), "--freeze-layers: expected a number", 1),
         (("base", "--data", "data.csv", "--max-length", "99"), "max_length: expected at most 40", 1),
         (("nowhere/model", "--data", "data.csv"), "nowhere/model", 1),
         (("base", "--data", "data.csv", "--out", "done"), "done: holds a run already", 1),
@@ -137,10 +142,39 @@ def test_mistakes_are_one_line(place, arguments, words, code):
     (place / "bad.yaml").write_text("bach_size: 3\n")
     (place / "empty.csv").write_text("")
     (place / "one.csv").write_text("text,label\na film,yes\na plot,yes\n")
+    (place / "mixed.csv").write_text("text,label\n" + "a film,1\na plot,2\n" * 9 + "a film,often\n")
     before = sorted(path.name for path in place.iterdir())
     done = bpnn("finetune", *arguments, cwd=place, HF_HUB_OFFLINE="1")
     fails(done, words, code)
     assert sorted(path.name for path in place.iterdir()) == before  # nothing was made
+
+
+def test_same_parts_are_told_once(place, tmp_path):
+    data = place / "data.csv"
+    done = bpnn("finetune", place / "base", "--train", data, "--test", data, "--out", "run", *QUICK, "--epochs", "1", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.count("the test part is the training part") == 1, done.stderr
+
+
+def test_generate_with_a_run(place, tmp_path):
+    """`bpnn generate` writes on with the model of a run, adapter or not; with what `predict` says, and of another task nothing."""
+    import bpnn as package
+    from bpnn.finetune import Finetuned
+    from bpnn.models.gpt2 import GPT2Config, GPT2LMHeadModel
+
+    folder = tiny_models.tiny_bert(tmp_path / "gpt")  # for its tokenizer
+    package.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(
+        vocab_size=len(tiny_models.WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=32)).save_pretrained(folder)
+    (tmp_path / "story.txt").write_text("".join(f"{text}\n" for text, _ in tiny_models.texts(60)))
+    for method in ("full", "lora", "prefix"):
+        arguments = ("--task", "lm", "--method", method, "--max-length", "12", "--max-new-tokens", "5", "--out", method)
+        done = bpnn("finetune", "gpt", "--data", "story.txt", *arguments, "--epochs", "1", "--threads", "1", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said = Finetuned.load(tmp_path / method).predict(["the plot"])[0]["text"]
+        done = bpnn("generate", method, "the plot", "--max-new-tokens", "5", "--greedy", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == said.split()
+    fails(bpnn("generate", place / "done", "a text", cwd=tmp_path), "its model writes no text; use: bpnn predict")
 
 
 def test_other_runs_take_no_tables(place, tmp_path):

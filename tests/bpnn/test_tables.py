@@ -372,7 +372,10 @@ def test_rare_labels_stay_in_training():
     for seed in range(10):
         splits = read_splits(rows, stratify="label", validation_share=0.4, test_share=0.4, seed=seed)
         assert "rare" in labels(splits.train) and [len(table) for table in splits] == [2, 4, 4]
-    with pytest.raises(DataError, match=r"expected rows enough to draw a validation part of 10% from, got 3"):
+    numbers = {"text": list("abcdefghijkl"), "label": [i / 7 for i in range(12)]}
+    with pytest.raises(DataError, match=r"label: expected labels that several rows have, got 12 different ones in 12"):
+        read_splits(numbers, stratify="label")
+    with pytest.raises(DataError, match=r"rows enough to draw a validation part of 10% from, got 3; give more, a"):
         read_splits(ROWS)
     with pytest.raises(ValueError, match="less than 1 together"):
         read_splits(ROWS, validation_share=0.5, test_share=0.5)

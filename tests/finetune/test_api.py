@@ -234,11 +234,21 @@ def test_techniques(home, tmp_path, technique):
 def test_distillation(home, finished, tmp_path):
     student = bpnn.finetune(home / "base", home / "data.csv", teacher=str(home / "done"), distill_weight=1.0, **COMMON)
     assert np.isfinite(student.history["loss"]).all()
+    bpnn.finetune(home / "base", home / "data.csv", method="lora", out=tmp_path / "adapter", **COMMON)
+    student = bpnn.finetune(home / "base", home / "data.csv", teacher=str(tmp_path / "adapter"), **COMMON)
+    assert np.isfinite(student.history["loss"]).all()
     tiny_models.table(tmp_path / "other.csv", header=("text", "label"))
     text = (tmp_path / "other.csv").read_text().replace(",yes", ",maybe")
     (tmp_path / "other.csv").write_text(text)
     with pytest.raises(SettingsError, match="teacher: expected the labels maybe, no, in this order, got no, yes"):
         bpnn.finetune(home / "base", tmp_path / "other.csv", teacher=str(home / "done"), **COMMON)
+
+
+def test_heads_over_stored_layers_are_whole(home):
+    """A base in few bits leaves the head as it is: what trains is the same, and no other part."""
+    runs = [bpnn.finetune(home / "base", home / "data.csv", method="head", base=base, **COMMON) for base in ("float32", "int8")]
+    trained = [{name for name, p in run.model.named_parameters() if p.requires_grad} for run in runs]
+    assert trained[0] == trained[1] and trained[0]
 
 
 # --- folds, trials ---------------------------------------------------------------------------------------------------------
@@ -281,9 +291,9 @@ def test_search(home, tmp_path):
         ({"warmup": 100}, SettingsError, "warmup: expected fewer than the 6 steps of the run, got 100"),
         ({"max_length": 1000}, ValueError, "max_length: expected at most 40"),
         ({"method": "prompt", "virtual_tokens": 39}, ValueError, "virtual_tokens: expected less than the 40 tokens"),
-        ({"method": "lora", "targets": ["nowhere"]}, SettingsError, "method lora: .*nowhere"),
-        ({"method": "frozen", "freeze": ["nowhere*"]}, SettingsError, "method frozen: .*nowhere"),
-        ({"method": "frozen", "freeze_layers": 9}, SettingsError, "method frozen: k: expected a number of layers"),
+        ({"method": "lora", "targets": ["nowhere"]}, SettingsError, "targets: .*nowhere"),
+        ({"method": "frozen", "freeze": ["nowhere*"]}, SettingsError, "freeze: .*nowhere"),
+        ({"method": "frozen", "freeze_layers": 9}, SettingsError, "freeze_layers: expected a number of layers"),
         ({"method": "frozen", "freeze": ["*"]}, SettingsError, "method frozen: leaves nothing to train"),
         ({"nonsense": 1}, SettingsError, "options: unknown key 'nonsense'"),
     ],

@@ -63,6 +63,8 @@ def test_tasks(base, tmp_path, task, method):
     tuned = bpnn.finetune(base, data, task, method=method, out=tmp_path / "run", **COMMON)
     said = check_run(tuned, tmp_path / "run", ASK[task])
     assert set(said[0]) == SAYS[task]
+    if task == "qa":  # a file may hold all questions in one line: their ids tell which are meant
+        assert {row["id"] for row in csv.DictReader((tmp_path / "run" / "worst.csv").open())} <= {row["id"] for row in DATA["qa"]}
     scores = Finetuned.load(tmp_path / "run").evaluate(DATA[task][:20])
     assert np.isfinite(scores["loss"])
 

@@ -9,8 +9,8 @@ from bpnn.data import DataError
 from bpnn.finetune.tasks.regress import Pearson, Regress, pearson, ranks, spearman
 from bpnn.train import Trainer
 
-ROWS = [{"text": f"{'good ' * (i % 5)}film {i}", "score": i % 5} for i in range(20)]
-FAR = [{**row, "score": 1000 + 200 * row["score"]} for row in ROWS]
+ROWS = [{"text": f"{'good ' * (i % 5)}film {i}", "score": (i % 5) / 4} for i in range(20)]
+FAR = [{**row, "score": 1000 + 800 * row["score"]} for row in ROWS]
 
 
 def test_correlations():
@@ -79,6 +79,16 @@ def test_learns(tmp_path):
     row = trainer.fit(task.loader(data, 5, shuffle=True), task.loader(data, 20), epochs=12).rows[-1]
     assert row["val_r2"] > 0.8 and row["val_mse"] == pytest.approx(row["val_loss"], rel=1e-5)
     assert task.scores(task.outputs(model, data), examples["train"])["mae"] < 150
+
+
+def test_stars_are_far(tmp_path):
+    """Ratings from 1 to 5 are learned standardized: from 0, the mean alone would take hundreds of steps at the usual rates."""
+    task = Regress(options())
+    stars = [{"text": f"film {i}", "score": 1 + i % 5} for i in range(10)]
+    task.read(splits(stars))
+    np.testing.assert_allclose((task.mean, task.deviation), ([3.0], [np.sqrt(2)]))
+    task.read(splits([{**row, "score": row["score"] / 5} for row in stars]))
+    assert task.mean == [0] and task.deviation == [1]
 
 
 def test_settings_and_errors(tmp_path):

@@ -5,6 +5,7 @@ import csv
 import json
 import linecache
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from bpnn.finetune.settings import FIELDS, SettingsError
 from .errors import CliError
 from .run import Run
 
+KINDS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # of tables with predictions, by their names
+
+
 @contextmanager
 def speaking() -> Iterator[None]:
     """Errors of settings, models and missing packages as one line; they are worded for users."""
@@ -26,8 +30,10 @@ def speaking() -> Iterator[None]:
 
     try:
         yield
-    except (CliError, DataError, NonFiniteLoss):
+    except (CliError, NonFiniteLoss):
         raise
+    except DataError as error:
+        raise CliError(arguments_as_flags(str(error))) from error
     except (SettingsError, CheckpointError, ImportError) as error:
         raise CliError(with_dashes(str(error))) from error
     except (ValueError, TypeError, RuntimeError) as error:
@@ -40,6 +46,12 @@ def with_dashes(message: str) -> str:
     """`batch_size: expected …` as `--batch-size: expected …`."""
     name, colon, rest = message.partition(":")
     return f"{flag_of(name)}:{rest}" if colon and name in FIELDS else message
+
+
+def arguments_as_flags(message: str) -> str:
+    """`say which with label=` as `say which with --label`; what only Python's functions take is left out."""
+    message = message.removesuffix("; format= says what it is").removesuffix(" (limit= allows more)")
+    return re.sub(r"\b(text|text_pair|label|labels)=(?= and |$)", lambda match: flag_of(match[1]), message)
 
 
 def _from_bpnn(error: BaseException) -> bool:
@@ -96,6 +108,8 @@ def predict(run: Run, inputs: Sequence[str], source: str | None = None, target: 
             raise CliError("--input: does not go with inputs as arguments")
         if target is not None and source is None:
             raise CliError("--output: needs --input, the table whose rows get predictions")
+        if target is not None and not target.endswith(tuple(KINDS)):
+            raise CliError(f"--output: expected a name that ends with {', '.join(KINDS)}, got {target}")
         tuned = Finetuned.load(run.folder)
         if source is not None:
             _predict_table(tuned, source, target)
@@ -124,7 +138,8 @@ def _inputs(task: str, inputs: Sequence[str]) -> Iterator[Any]:
                 yield json.loads(text)
                 continue
             except ValueError as error:
-                raise CliError(f"{text[:60]!r}: expected a text or a JSON object ({error})") from None
+                if task == "qa":
+                    raise CliError(f"{text[:60]!r}: expected a JSON object ({error})") from None
         if task == "qa":
             raise CliError('expected JSON objects {"question": "…", "context": "…"}, one an argument or a line; or --input FILE')
         yield text
@@ -164,7 +179,7 @@ def _predict_table(tuned: Any, source: str, target: str | None) -> None:
     if target is None:
         _write(sys.stdout, header, rows, "csv")
         return
-    kind = "jsonl" if target.endswith((".jsonl", ".ndjson")) else "tsv" if target.endswith(".tsv") else "csv"
+    kind = next(kind for ending, kind in KINDS.items() if target.endswith(ending))
     with replacing(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         _write(file, header, rows, kind)
     print(f"wrote {target}: {len(rows):,} rows, new columns {', '.join(columns.values())}")

@@ -14,10 +14,10 @@ NAME = "generate"
 HELP = "let a language model write on, or answer"
 DESCRIPTION = (
     "Print what a model writes after PROMPT, as it comes. MODEL: a model folder or a name of the Hugging Face hub (GPT-2, LLaMA, "
-    "Mistral, Qwen2, SmolLM), a .gguf file, llama2.c's .bin with its tokenizer beside it, or a run of bpnn train lm. A model that "
-    "was trained to talk (its tokenizer has a chat template) answers PROMPT; --no-chat makes it go on with the text. Without an "
-    "option that says how to choose tokens, the most probable one is taken, unless the model's generation_config.json says "
-    "otherwise."
+    "Mistral, Qwen2, SmolLM), a .gguf file, llama2.c's .bin with its tokenizer beside it, or a run of bpnn train lm or of bpnn "
+    "finetune --task lm. A model that was trained to talk (its tokenizer has a chat template) answers PROMPT; --no-chat makes it "
+    "go on with the text. Without an option that says how to choose tokens, the most probable one is taken, unless the model's "
+    "generation_config.json says otherwise."
 )
 
 
@@ -49,11 +49,19 @@ def run(options: argparse.Namespace) -> int:
     from bpnn.models import AutoModelForCausalLM
 
     settings = _settings(options)
-    if (Path(options.model) / "model" / "config.json").is_file():  # a run of `bpnn train lm`
+    tuned = _finetuned(options.model)
+    if tuned is None and (Path(options.model) / "model" / "config.json").is_file():  # a run of `bpnn train lm`
         options.model = str(Path(options.model) / "model")
     if options.prompt == "-":
         options.prompt = _standard_input()
     try:
+        if tuned is not None:
+            tokenizer = tuned.task.tokenizer if options.tokenizer is None else _tokenizer(options.model, options.tokenizer)
+            plain = options.prompt and options.chat is None and options.system is None and options.tokenizer is None
+            # As in training: a template where it saw conversations, and no token that ends a text.
+            ids = tuned.task.prompt_tokens(tuned.task.example(options.prompt)) if plain else _encode(options, tokenizer)
+            _write(tuned.model, tokenizer, ids, settings, options)
+            return 0
         tokenizer = _tokenizer(options.model, options.tokenizer)
         ids = _encode(options, tokenizer)
         model = AutoModelForCausalLM.from_pretrained(options.model)
@@ -61,6 +69,29 @@ def run(options: argparse.Namespace) -> int:
     except (ValueError, TypeError, IndexError, RuntimeError, ImportError, FloatingPointError) as error:
         raise CliError(str(error)) from error
     return 0
+
+
+def _finetuned(folder: str) -> Any:
+    """What `bpnn finetune` left in `folder`; None where that is no such run. `CliError` where it does not write on."""
+    from .run import Run
+
+    if not (Path(folder) / "config.json").is_file():
+        return None
+    try:
+        run = Run.open(folder)
+    except CliError:
+        return None  # the configuration of a model
+    if run.config["task"] != "finetune":
+        return None
+    from bpnn.finetune.tuned import Finetuned
+
+    from .finetuned import speaking
+
+    with speaking():
+        tuned = Finetuned.load(folder)
+    if tuned.task.name != "lm" or tuned.task.masked:
+        raise CliError(f"{folder}: its model writes no text; use: bpnn predict {folder}")
+    return tuned
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

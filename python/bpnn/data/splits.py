@@ -151,8 +151,16 @@ def _drawn(table: Table, shares: dict[str, float], seed: int, stratify: str | No
         counts = _apportioned(sizes * share, np.maximum(sizes - taken - 1, 0), round(share * len(table)))
         chosen[part] = [int(i) for group, begin, count in zip(groups, taken, counts) for i in group[begin : begin + count]]
         taken = taken + counts
+        if not chosen[part] and stratify is not None and 2 * len(groups) > len(table) >= 10:
+            raise DataError(
+                f"{table.path}: {stratify}: expected labels that several rows have, got {len(groups)} different ones in "
+                f"{len(table)} rows; numbers are learned by task regress"
+            )
         if not chosen[part]:
-            raise DataError(f"{table.path}: expected rows enough to draw a {part} part of {share:.0%} from, got {len(table)}")
+            raise DataError(
+                f"{table.path}: expected rows enough to draw a {part} part of {share:.0%} from, got {len(table)}; "
+                f"give more, a {part} part, or a {part}_share of 0"
+            )
     left = np.ones(len(table), bool)
     left[[i for some in chosen.values() for i in some]] = False
     return {"train": table.take(np.flatnonzero(left)), **{part: table.take(sorted(some)) for part, some in chosen.items()}}

@@ -46,6 +46,8 @@ def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     where = (
         f"`model/` holds the adapter alone, in PEFT's layout; the base model it goes on is `{_plain(base['path'])}`." if adapter
+        else "`model/` holds encoder, pooling and head as modules in the layout of sentence-transformers; `from_pretrained` reads "
+        "the encoder alone." if base["kind"] == "PooledClassifier"
         else "`model/` holds weights, configuration and tokenizer as Hugging Face's libraries read them."
     )  # fmt: skip
     lines += [

@@ -11,6 +11,7 @@ from .stored import store_frozen
 __all__ = ["prepare_model"]
 
 VIRTUAL = ("prompt", "prefix")
+ARGUMENTS = {"k": "freeze_layers", "patterns": "freeze", "target_modules": "targets"}  # of functions: the settings
 
 # PEFT's names of the tasks, which it writes into an adapter's configuration
 TASK_TYPES = {
@@ -30,16 +31,20 @@ def prepare_model(model: Any, settings: Settings) -> Any:
         if not hasattr(model, "gradient_checkpointing_enable"):
             raise SettingsError(f"gradient_checkpointing: {type(model).__name__} cannot compute its layers again")
         model.gradient_checkpointing_enable()
-    virtual = settings.method in VIRTUAL  # virtual tokens begin as rows of the table, before that is stored; others: as stored
-    if settings.base != "float32" and not virtual:
+    # Virtual tokens begin as rows of the table, before that is stored; and only what a head leaves frozen is stored.
+    late = settings.method in (*VIRTUAL, "head")
+    if settings.base != "float32" and not late:
         store_frozen(model, settings.base)
     try:
         model = _with_method(model, settings)
     except ValueError as error:
         if isinstance(error, SettingsError):
             raise
+        name, colon, rest = str(error).partition(": ")
+        if colon and name in ARGUMENTS:
+            raise SettingsError(f"{ARGUMENTS[name]}: {rest}") from None
         raise SettingsError(f"method {settings.method}: {error}") from None
-    if settings.base != "float32" and virtual:
+    if settings.base != "float32" and late:
         store_frozen(model, settings.base)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SettingsError(f"method {settings.method}: leaves nothing to train")

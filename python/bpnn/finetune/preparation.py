@@ -138,8 +138,12 @@ def scoring_bytes(vocabulary: int, tokens: int) -> int:
 
 
 def _weights_of(folder: str) -> str:
-    """The folder of the weights, of a model or of a run."""
-    return str(Path(folder, "model")) if Path(folder, "model", "config.json").is_file() else folder
+    """The folder of the weights, of a model or of a run; of a run that left an adapter, of its base."""
+    if Path(folder, "model", "config.json").is_file():
+        return str(Path(folder, "model"))
+    if Path(folder, "model").is_dir() and Path(folder, "config.json").is_file():
+        return str(RunFolder.open(folder).config["base"]["path"])
+    return folder
 
 
 def _largest(lengths: Any, batch: int) -> int:
@@ -214,7 +218,8 @@ def tell(ready: Prepared, say: Say) -> None:
     labels = getattr(ready.task, "labels", None)
     say(f"data   {data['name']}: {parts} {ready.task.samples}" + (f"; labels {_short(labels)}" if labels else ""))
     if cut:
-        say(f"       {cut:,} of them are longer than {ready.task.max_length} tokens and cut (max_length)")
+        how = "read in windows" if s.task == "qa" else "cut"
+        say(f"       {cut:,} of them are longer than {ready.task.max_length} tokens and {how} (max_length)")
     say(f"model  {ready.base['kind']} from {ready.base['path']}")
     extra = f", base as {s.base}" if s.base != "float32" else ""
     say(f"train  {s.method}{extra}: {trained:,} of {total:,} parameters ({100 * trained / max(total, 1):.3g} %), "

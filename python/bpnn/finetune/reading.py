@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,9 @@ def read_parts(settings: Settings, data: Any = None) -> Splits:
         return read_splits(given, **files, **shares, **reading)
     # Parts with the same share of each label: the label's column is known when the file has been read.
     parts = dict(read_splits(given, **files, validation_share=0.0, test_share=0.0).items())
-    return read_splits(parts, **shares, stratify=_stratify(parts["train"], settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parts that are the same: said when they were read
+        return read_splits(parts, **shares, stratify=_stratify(parts["train"], settings))
 
 
 def read_all(settings: Settings, data: Any = None) -> Table:

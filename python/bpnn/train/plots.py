@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,9 @@ def draw_curves(
         axes[1, 1].axis("off")
     else:
         _draw_confusion(axes[1, 1], np.asarray(confusion), classes)
-    figure.savefig(path, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class whose letters the font lacks: boxes, and no line each
+        figure.savefig(path, format="png")
 
 
 def style(axis: Any, heading: str, along: str) -> None:

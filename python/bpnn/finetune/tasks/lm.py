@@ -75,7 +75,7 @@ class ModelLanguage(TextTask):
         report, empty = 0, ""
         for i, example in enumerate(examples):
             if asks(example):
-                items.append({"prompt": self._prompt(example), "length": 1, "example": i})
+                items.append({"prompt": self.prompt_tokens(example), "length": 1, "example": i})
                 continue
             if self.masked:
                 items += [{**item, "example": i} for item in self._windows(example, i, train)]
@@ -88,7 +88,8 @@ class ModelLanguage(TextTask):
             report += len(told.truncated)
             items += [{**row, "example": i} for row in rows]
         if examples and not items:
-            raise DataError(empty)
+            others = f", nor in the other {len(examples) - 1} examples of that part" if len(examples) > 1 else ""
+            raise DataError(f"{empty}{others}; give a larger max_length")
         return TaskDataset(items, report, train)
 
     def _encode(self, example: Any) -> tuple[list[Batch], EncodingReport]:
@@ -98,7 +99,7 @@ class ModelLanguage(TextTask):
         )
         return rows, report
 
-    def _prompt(self, example: Any) -> list[int]:
+    def prompt_tokens(self, example: Any) -> list[int]:
         """The tokens of a prompt; of one that leaves too little room for an answer the last."""
         if example.messages is not None or (self.chat and self.tokenizer.chat_template is not None):
             messages = example.messages or [{"role": "user", "content": example.prompt}]

@@ -186,8 +186,9 @@ class AnswerQuestions(TextTask):
         order = sorted(by_loss, key=lambda i: -distance[i])[:n]
         return [
             {
-                "where": examples[i].where, "text": examples[i].question, "label": expected[i][0], "prediction": said[i],
-                "probability": outputs[i]["probability"], "f1": 100 * (1 - distance[i]), "loss": outputs[i]["loss"],
+                "where": examples[i].where, "id": examples[i].id, "text": examples[i].question, "label": expected[i][0],
+                "prediction": said[i], "probability": outputs[i]["probability"],
+                "f1": 100 * (1 - distance[i]), "loss": outputs[i]["loss"],
                 "exact_match": bool(max(exact_match(said[i], b) for b in expected[i])),
             }
             for i in order

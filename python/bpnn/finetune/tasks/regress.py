@@ -19,7 +19,7 @@ from ._task import Array, TaskDataset, new_heads_expected, worst_of
 from ._texts import TextTask, columns_of, told
 from .classify import plain_text_example, read_pooling
 
-USUAL = (0.1, 10.0)  # deviations of labels that a model learns well as they are
+USUAL = (0.1, 1.0)  # deviations of labels that a model learns well as they are, and the largest mean
 
 
 def ranks(values: Any) -> Array:
@@ -79,7 +79,8 @@ class Regress(TextTask):
     """Settings: text, text_pair, label (columns), max_length, pooling ("cls", "mean", "max"), standardize.
 
     The loss is the mean squared error. standardize: learn (label - mean) / deviation of the training part, and turn outputs back;
-    by default where the deviation or the mean is so far from 1 that the usual learning rates would not get there. Losses and
+    by default where the deviation or the mean is not that of numbers from 0 to 1 or -1 to 1, such as of one to five stars: the
+    usual learning rates would take long to get there. Losses and
     metrics of the history are then of the standardized numbers, scores and predictions of the real ones.
     """
 
