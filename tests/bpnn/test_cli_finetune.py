@@ -106,7 +106,8 @@ def test_config_with_flags_on_top(place, tmp_path):
     run = tmp_path / "runs" / "classify"  # the next free one
     options = json.loads((run / "config.json").read_text())["options"]
     assert (options["method"], options["rank"], options["epochs"], options["lr"]) == ("lora", 3, 1, 1e-3)
-    assert json.loads((run / "model" / "adapter_config.json").read_text())["r"] == 3
+    adapter = json.loads((run / "model" / "adapter_config.json").read_text())
+    assert adapter["r"] == 3 and adapter["base_model_name_or_path"] == str(place / "base")
     done = bpnn("predict", run, "a fine film", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.split()[0] in ("no", "yes"), done.stderr
 

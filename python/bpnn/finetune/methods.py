@@ -1,6 +1,7 @@
 """What is trained: from a pretrained model and the settings to the model that a trainer gets, and its groups of parameters."""
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from bpnn import nn
@@ -78,7 +79,9 @@ def adapter_config(settings: Settings) -> Any:
     """The configuration of the method's adapters, with PEFT's names."""
     from bpnn import finetune as known
 
-    common: dict[str, Any] = {"task_type": TASK_TYPES[settings.task]}
+    place = str(settings.model)
+    base = os.path.abspath(place) if os.path.exists(place) else place  # for PEFT's AutoPeftModel…, which looks for it there
+    common: dict[str, Any] = {"task_type": TASK_TYPES[settings.task], "base_model_name_or_path": base}
     if settings.method in ("lora", "dora", "ia3") and settings.targets is not None:
         common["target_modules"] = "all-linear" if settings.targets == ["all-linear"] else settings.targets
     if settings.method in ("lora", "dora"):
