@@ -23,9 +23,9 @@ LEARNING_RATES = {
     "full": 5e-5, "frozen": 5e-5, "gradual": 5e-5, "head": 5e-3, "bitfit": 1e-3, "lora": 5e-4, "dora": 5e-4, "ia3": 5e-3,
     "prompt": 1e-2, "prefix": 5e-3,
 }  # fmt: skip
-LARGE = 200_000_000  # parameters from which full fine-tuning gets a lower rate
+LARGE, BILLION = 200_000_000, 1_000_000_000  # parameters from which full fine-tuning, and LoRA, get a lower rate
 _RATES = "default by method: " + ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items()) + (
-    "; full from 200 million parameters 2e-05; lora and dora of lm 0.0002"
+    "; full from 200 million parameters 2e-05; lora and dora of lm 0.001, from a billion 0.0002"
 )
 LOGS = ("csv", "tensorboard", "wandb", "mlflow", "trackio")
 
@@ -232,8 +232,10 @@ class Settings:
         """The rate asked for, or the one that suits the method, the task and a model of so many parameters."""
         if self.lr is not None:
             return self.lr
-        if self.method in ("lora", "dora") and self.task == "lm":
+        if self.method in ("lora", "dora") and parameters >= BILLION:
             return 2e-4
+        if self.method in ("lora", "dora") and self.task == "lm":
+            return 1e-3
         if self.method in ("full", "frozen", "gradual") and parameters >= LARGE:
             return 2e-5
         return LEARNING_RATES[self.method]
