@@ -101,7 +101,7 @@ def test_learning_rates():
     assert set(LEARNING_RATES) == set(METHODS) and set(ADAPTERS) < set(METHODS)
     assert Settings(method="full").learning_rate(22_000_000) == 5e-5
     assert Settings(method="full").learning_rate(335_000_000) == 2e-5
-    assert Settings(method="lora", task="lm").learning_rate(135_000_000) == 1e-3
+    assert Settings(method="lora", task="lm").learning_rate(135_000_000) == 2e-3
     assert Settings(method="lora").learning_rate(22_000_000) == 5e-4
     assert Settings(method="lora").learning_rate(7 * 10**9) == Settings(method="dora", task="lm").learning_rate(10**9) == 2e-4
     assert Settings(method="full", lr=0.1).learning_rate(10**9) == 0.1

@@ -25,7 +25,7 @@ LEARNING_RATES = {
 }  # fmt: skip
 LARGE, BILLION = 200_000_000, 1_000_000_000  # parameters from which full fine-tuning, and LoRA, get a lower rate
 _RATES = "default by method: " + ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items()) + (
-    "; full from 200 million parameters 2e-05; lora and dora of lm 0.001, from a billion 0.0002"
+    "; full from 200 million parameters 2e-05; lora and dora of lm 0.002, from a billion 0.0002"
 )
 LOGS = ("csv", "tensorboard", "wandb", "mlflow", "trackio")
 
@@ -235,7 +235,7 @@ class Settings:
         if self.method in ("lora", "dora") and parameters >= BILLION:
             return 2e-4
         if self.method in ("lora", "dora") and self.task == "lm":
-            return 1e-3
+            return 2e-3
         if self.method in ("full", "frozen", "gradual") and parameters >= LARGE:
             return 2e-5
         return LEARNING_RATES[self.method]
