@@ -46,8 +46,8 @@ cdef const bp_stored_table *table = bp_choose(isa)
 KINDS = ("bfloat16", "int8")
 BLOCK = BP_STORED_BLOCK
 
-# Numbers that are widened at a time: with its packed copy it stays in the cache of a core or two.
-cdef Py_ssize_t PIECE = 1 << 19
+# Numbers that are widened at a time: most matrices of small models at once, and no more than 4 MiB of the others.
+cdef Py_ssize_t PIECE = 1 << 20
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------------
