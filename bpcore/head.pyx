@@ -257,8 +257,8 @@ def linear_cross_entropy(input, linear_weight, target, *, linear_bias=None, weig
     """`cross_entropy(linear(input, linear_weight, linear_bias), target, …)` without the logits of all rows at once.
 
     input x: (*, K); linear_weight W: (V, K), or a `StoredMatrix`; linear_bias: (V,) or None; target: classes, integers of shape
-    (*), or probabilities of shape (*, V). `weight` (V,), `reduction`, `ignore_index` (None: -100) and `label_smoothing` are those of
-    `cross_entropy`.
+    (*), or probabilities of shape (*, V). `weight` (V,), `reduction`, `ignore_index` (None: -100) and `label_smoothing` are
+    those of `cross_entropy`.
     `options`: how many rows of logits exist at a time, an integer or an object that has it as `batch_chunk_size`; None, there too,
     chooses 512 or more, 256 where W gets no gradient. Rows of `ignore_index` are not computed.
 
