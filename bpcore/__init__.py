@@ -19,7 +19,7 @@ The rooms, each importing only from those below it:
         |
     activation  gated  softmax  cross_entropy  loss  dropout  linear       what training spends its time on, one family
     optim   |     |       |           |         |       |     lora         a room: kernels, node, public function; what backward
-        |                                                     stored again makes again instead of keeping, frozen weights in few bits
+        |                                                     stored again  makes again instead of keeping, few bits
     arithmetic  elementwise  power  rounding  combine  compare             general tensor algebra: element by element,
     reduce  statistics  order  matmul  einsum                              over axes, products,
     shape  join  repeat  index  gather  inplace                            shapes, parts, changes in place
