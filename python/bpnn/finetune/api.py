@@ -123,6 +123,7 @@ def train(
         if say is not None:
             say(f"resume {path}: epoch {trainer.state.epoch + 1}, step {trainer.state.step}")
     trainer.fit(ready.loader, ready.validation, ready.settings.epochs)
+    bpnn.empty_cache()  # activations' room is no use to the scores
     if trainer.state.interrupted:
         where = f"epoch {min(trainer.state.epoch + 1, ready.settings.epochs)} after step {trainer.state.step}"
         raise Interrupted(
