@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bpnn.utils._files import write_text
+from bpnn.utils._files import next_free_folder, write_text
 
 from .errors import CliError
 
@@ -32,7 +32,7 @@ class Run:
         """A new run folder: `out`, which must be absent or empty, else the next free of runs/TASK, runs/TASK-2, …"""
         import bpnn
 
-        folder = _claim(Path(out)) if out is not None else _next_free(Path("runs"), task)
+        folder = _claim(Path(out)) if out is not None else next_free_folder(Path("runs"), task)
         run = cls(folder, {"format": FORMAT, "bpnn": bpnn.__version__, "task": task} | config)
         run.write_json("config.json", run.config)
         return run
@@ -109,15 +109,3 @@ def _claim(folder: Path) -> Path:
     refuse_taken(str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _next_free(parent: Path, name: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir()  # fails where it exists, so two runs that start together never share one
-            return folder
-        except FileExistsError:
-            number += 1

@@ -21,7 +21,7 @@ from bpnn.models._encoder import BareEncoder
 from bpnn.models._layers import classification_loss
 from bpnn.models._outputs import ModelOutput
 from bpnn.models._pretrained import ModelConfig, PreTrainedModel
-from bpnn.models.sentence import FLAGS, KINDS, POOLINGS, SETTINGS, _pooling
+from bpnn.models.sentence import FLAGS, KINDS, POOLINGS, SETTINGS, _pooling, listed_parts
 from bpnn.nn import init
 from bpnn.pretrained import Weights, open_pretrained, open_weights, resolve, save_weights
 from bpnn.pretrained.safetensors_file import read_json
@@ -203,12 +203,7 @@ def _parts(folder: str) -> tuple[str, str | None, str | None]:
     if not os.path.isfile(path):
         return folder, None, None
     inner, pooling, dense = folder, None, None
-    try:
-        with open(path, encoding="utf-8") as file:
-            modules = [(str(item["type"]).rpartition(".")[2], os.path.join(folder, item["path"])) for item in json.load(file)]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: expected a list of parts with type and path ({error})") from None
-    for i, (kind, at) in enumerate(modules):
+    for i, (kind, at) in enumerate(listed_parts(path)):
         if kind == "Transformer" and i == 0:
             inner = at
         elif kind == "Pooling" and i == 1:

@@ -24,7 +24,7 @@ import numpy as np
 
 import bpnn
 from bpnn.data import DataError
-from bpnn.utils._files import write_text
+from bpnn.utils._files import next_free_folder, write_text
 
 from .settings import Settings, SettingsError
 
@@ -43,7 +43,7 @@ class RunFolder:
     @classmethod
     def create(cls, out: str | None, task: str, config: Mapping[str, Any]) -> RunFolder:
         """A new folder: `out`, which must be absent or empty, else the next free of runs/TASK, runs/TASK-2, …"""
-        path = _claim(Path(out)) if out is not None else _next_free(Path("runs"), task)
+        path = _claim(Path(out)) if out is not None else next_free_folder(Path("runs"), task)
         told = {"format": FORMAT, "bpnn": bpnn.__version__, "task": KIND, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **config}
         run = cls(path, told)
         run.write_json("config.json", told)
@@ -128,18 +128,6 @@ def _claim(folder: Path) -> Path:
     refuse_taken(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _next_free(parent: Path, name: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir()  # fails where it exists, so two runs that start together never share one
-            return folder
-        except FileExistsError:
-            number += 1
 
 
 # --- checksums -------------------------------------------------------------------------------------------------------------

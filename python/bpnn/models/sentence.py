@@ -164,18 +164,24 @@ def _write(path: str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def listed_parts(path: str) -> list[tuple[str, str]]:
+    """The kinds of the parts that a `modules.json` lists, such as "Pooling", and their folders; `ValueError` for another file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        folder = os.path.dirname(path)
+        return [(str(item["type"]).rpartition(".")[2], os.path.join(folder, item["path"])) for item in content]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: expected a list of parts with type and path ({error})") from None
+
+
 def _parts(folder: str) -> tuple[str, str | None]:
     """The folder of the network, and the pooling that the files name (None: there is no `modules.json`)."""
     path = os.path.join(folder, "modules.json")
     if not os.path.isfile(path):
         return folder, None
     inner, pooling = folder, None
-    try:
-        with open(path, encoding="utf-8") as file:
-            modules = [(str(item["type"]).rpartition(".")[2], os.path.join(folder, item["path"])) for item in json.load(file)]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: expected a list of parts with type and path ({error})") from None
-    for i, (kind, at) in enumerate(modules):
+    for i, (kind, at) in enumerate(listed_parts(path)):
         if kind == "Transformer" and i == 0:
             inner = at
         elif kind == "Pooling" and i == 1:

@@ -2,6 +2,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def sync_file(path: str | os.PathLike[str]) -> None:
@@ -63,3 +64,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def next_free_folder(parent: Path, name: str) -> Path:
+    """A new folder in `parent`, which is made where it is missing: `name`, name-2, name-3 …, the first that is free."""
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()  # fails where it exists, so two runs that start together never share one
+            return folder
+        except FileExistsError:
+            number += 1

@@ -178,6 +178,13 @@ class Task(ABC):
                 batch = self.collate([dataset[int(i)] for i in chosen])
                 yield chosen, model(**{key: value for key, value in batch.items() if labeled or key not in self.given})
 
+    def logits(self, model: Any, dataset: TaskDataset, batch_size: int, width: int) -> Array:
+        """The model's `logits` of the examples, (n, width), in their order."""
+        found = np.zeros((len(dataset), width), np.float32)
+        for chosen, output in self.run(model, dataset, batch_size):
+            found[chosen] = output.logits.numpy()
+        return found
+
 
 @contextmanager
 def predicting(model: Any) -> Iterator[None]:

@@ -11,12 +11,12 @@ import numpy as np
 from bpnn.data import DataError
 from bpnn.data.examples import TextExample, text_examples
 from bpnn.data.tables import Table
-from bpnn.models.auto import AutoConfig, AutoModelForSequenceClassification
+from bpnn.models.auto import AutoConfig
 from bpnn.pretrained import resolve
 from bpnn.train import metrics as M
 from bpnn.train.streaming import F1, Accuracy, Metric
 
-from ..pooled import PooledClassifier, pooling_of
+from ._pooling import PooledTextTask, read_pooling
 from ._task import Array, TaskDataset, new_heads_expected, softmax, worst_of
 from ._texts import TextTask, columns_of, told
 
@@ -35,13 +35,6 @@ def label_order(labels: Any) -> list[str]:
     return sorted(names) if any(map(math.isnan, numbers.values())) else sorted(names, key=lambda name: (numbers[name], name))
 
 
-def read_pooling(model_path: str, wanted: str | None) -> str:
-    """"cls" for the architecture's own head; "mean" or "max" for `PooledClassifier`, by default where `modules.json` says so."""
-    if wanted is not None:
-        return wanted
-    return pooling_of(model_path) or "cls"
-
-
 def known_labels(path: str) -> list[str]:
     """The names of the labels that a model's configuration has, in their order; nothing for those without names."""
     names = AutoConfig.from_pretrained(path).id2label or {}
@@ -49,7 +42,7 @@ def known_labels(path: str) -> list[str]:
     return [] if ordered == [f"LABEL_{i}" for i in range(len(ordered))] else ordered
 
 
-class Classify(TextTask):
+class Classify(PooledTextTask):
     """Settings: text, text_pair, label (columns), labels (those allowed, in this order), max_length, pooling (cls, mean, max).
 
     The labels are those of the training part, in the order of `label_order`; where the model was trained on the same labels
@@ -64,7 +57,6 @@ class Classify(TextTask):
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
         self.labels: list[str] = [str(label) for label in self.option("labels", [])]
-        self.pooling: str | None = self.option("pooling")
 
     # --- data --------------------------------------------------------------------------------------------------------------
 
@@ -115,15 +107,6 @@ class Classify(TextTask):
         with new_heads_expected():
             return self.settle(self._load(folder, ignore_mismatched_sizes=True, **self.changes()), folder)
 
-    def load_saved(self, folder: str | os.PathLike[str]) -> Any:
-        self.pooling = read_pooling(os.fspath(folder), self.pooling)
-        return self.settle(self._load(os.fspath(folder)), folder)
-
-    def _load(self, folder: str, **options: Any) -> Any:
-        if self.pooling == "cls":
-            return AutoModelForSequenceClassification.from_pretrained(folder, **options)
-        return PooledClassifier.from_pretrained(folder, pooling=self.pooling, **options)
-
     def state(self) -> dict[str, Any]:
         return {**super().state(), "labels": self.labels, "pooling": self.pooling, "columns": self.columns}
 
@@ -138,10 +121,7 @@ class Classify(TextTask):
 
     def outputs(self, model: Any, dataset: TaskDataset, batch_size: int = 64) -> Array:
         """Logits (n, labels)."""
-        found = np.zeros((len(dataset), len(self.labels)), np.float32)
-        for chosen, output in self.run(model, dataset, batch_size):
-            found[chosen] = output.logits.numpy()
-        return found
+        return self.logits(model, dataset, batch_size, len(self.labels))
 
     def predictions(self, outputs: Any, examples: Sequence[Any]) -> list[dict[str, Any]]:
         return label_predictions(outputs, self.labels)

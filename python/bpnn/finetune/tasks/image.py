@@ -157,10 +157,7 @@ class ClassifyImages(Task):
 
     def outputs(self, model: Any, dataset: TaskDataset, batch_size: int = 64) -> Array:
         """Logits (n, labels)."""
-        found = np.zeros((len(dataset), len(self.labels)), np.float32)
-        for chosen, output in self.run(model, dataset, batch_size):
-            found[chosen] = output.logits.numpy()
-        return found
+        return self.logits(model, dataset, batch_size, len(self.labels))
 
     def predictions(self, outputs: Any, examples: Sequence[Any]) -> list[dict[str, Any]]:
         return label_predictions(outputs, self.labels)

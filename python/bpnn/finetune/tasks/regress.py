@@ -9,15 +9,14 @@ import numpy as np
 
 from bpnn.data import DataError
 from bpnn.data.examples import regression_examples
-from bpnn.models.auto import AutoModelForSequenceClassification
 from bpnn.pretrained import resolve
 from bpnn.train import metrics as M
 from bpnn.train.streaming import R2, MeanAbsoluteError, MeanSquaredError, Metric
 
-from ..pooled import PooledClassifier
+from ._pooling import PooledTextTask, read_pooling
 from ._task import Array, TaskDataset, new_heads_expected, worst_of
-from ._texts import TextTask, columns_of, told
-from .classify import plain_text_example, read_pooling
+from ._texts import columns_of, told
+from .classify import plain_text_example
 
 USUAL = (0.1, 1.0)  # deviations of labels that a model learns well as they are, and the largest mean
 
@@ -75,7 +74,7 @@ def mean_over_columns(correlation: Any, outputs: Array, truth: Array) -> float:
     return float(np.mean([correlation(x, y) for x, y in zip(outputs.T, truth.T, strict=True)]))
 
 
-class Regress(TextTask):
+class Regress(PooledTextTask):
     """Settings: text, text_pair, label (columns), max_length, pooling ("cls", "mean", "max"), standardize.
 
     The loss is the mean squared error. standardize: learn (label - mean) / deviation of the training part, and turn outputs back;
@@ -90,7 +89,6 @@ class Regress(TextTask):
 
     def __init__(self, settings: Any = None) -> None:
         super().__init__(settings)
-        self.pooling: str | None = self.option("pooling")
         self.names: list[str] = []
         self.mean, self.deviation = np.zeros(1), np.ones(1)
 
@@ -145,15 +143,6 @@ class Regress(TextTask):
         with new_heads_expected():
             return self.settle(self._load(folder, ignore_mismatched_sizes=True, **changes), folder)
 
-    def load_saved(self, folder: str | os.PathLike[str]) -> Any:
-        self.pooling = read_pooling(os.fspath(folder), self.pooling)
-        return self.settle(self._load(os.fspath(folder)), folder)
-
-    def _load(self, folder: str, **options: Any) -> Any:
-        if self.pooling == "cls":
-            return AutoModelForSequenceClassification.from_pretrained(folder, **options)
-        return PooledClassifier.from_pretrained(folder, pooling=self.pooling, **options)
-
     def state(self) -> dict[str, Any]:
         return {
             **super().state(), "pooling": self.pooling, "names": self.names, "mean": self.mean.tolist(),
@@ -170,10 +159,7 @@ class Regress(TextTask):
 
     def outputs(self, model: Any, dataset: TaskDataset, batch_size: int = 64) -> Array:
         """The numbers (n, D), in the scale of the labels."""
-        found = np.zeros((len(dataset), len(self.mean)))
-        for chosen, output in self.run(model, dataset, batch_size):
-            found[chosen] = output.logits.numpy() * self.deviation + self.mean
-        return found
+        return self.logits(model, dataset, batch_size, len(self.mean)) * self.deviation + self.mean
 
     def predictions(self, outputs: Any, examples: Sequence[Any]) -> list[dict[str, Any]]:
         return [dict(zip(self.names, map(float, row), strict=True)) for row in outputs]
