@@ -89,17 +89,21 @@ def prepare(settings: Settings, parts: Any) -> Prepared:
     return ready
 
 
-def refuse_large_base(settings: Settings) -> None:
-    """`SettingsError` where the weights alone will not fit, before they are read."""
+def numbers_in(path: str) -> int:
+    """How many numbers the weights of a model's files have, without reading them."""
     from bpnn.pretrained import open_pretrained
 
+    return sum(math.prod(entry.shape) for entry in open_pretrained(path).weights.entries.values())
+
+
+def refuse_large_base(settings: Settings) -> None:
+    """`SettingsError` where the weights alone will not fit, before they are read."""
     from .tasks._convolutional import is_convolutional
 
     have = available_memory()
     if settings.force or have is None or (settings.task == "image" and is_convolutional(str(settings.model))):
         return
-    weights = open_pretrained(str(settings.model)).weights
-    numbers = sum(math.prod(entry.shape) for entry in weights.entries.values())
+    numbers = numbers_in(str(settings.model))
     # Language models are read into few bits at once, others as float32 first.
     need = numbers * {"float32": 4.0, "bfloat16": 2.0, "int8": 1.125}[settings.base if settings.task == "lm" else "float32"]
     if need > have:
@@ -119,9 +123,7 @@ def memory_of(settings: Settings, model: Any, task: Any, datasets: Mapping[str, 
         sample = task.collate([datasets["train"][0]])
     extra = 0
     if settings.teacher is not None:
-        from bpnn.pretrained import open_pretrained
-
-        extra = 4 * sum(math.prod(entry.shape) for entry in open_pretrained(_weights_of(settings.teacher)).weights.entries.values())
+        extra = 4 * numbers_in(_weights_of(settings.teacher))
     scored = scoring_bytes(len(task.tokenizer), examples) if settings.task == "lm" and not getattr(task, "masked", False) else 0
     copies = 1 + bool(len(datasets.get("validation", ()))) + (settings.ema is not None) + (settings.swa is not None)
     return estimate_memory(
